@@ -1,0 +1,77 @@
+"""Which kernels run, and on how many threads: chosen once at the edge and passed down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from slalom import _native
+from slalom.errors import ApiMisuse
+
+Result = TypeVar("Result")
+
+
+class Isa(StrEnum):
+    """An implementation of the kernels, slowest first; all of them give the same bits."""
+
+    NUMPY = "numpy"
+    PORTABLE = "portable"
+    AVX2 = "avx2"
+    AVX512 = "avx512"
+
+    @property
+    def code(self) -> int:
+        """The number by which the extension knows a compiled instruction set (0, 1, 2)."""
+        return (Isa.PORTABLE, Isa.AVX2, Isa.AVX512).index(self)
+
+
+def available_isas() -> tuple[Isa, ...]:
+    """Every implementation that this processor can run, slowest first."""
+    return (Isa.NUMPY, *(Isa(name) for name in _native.supported_isas()))
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """One instruction set and a pool of `threads` threads.
+
+    `run_ranges` cuts 0..count into contiguous ranges whose inner edges are multiples of `multiple`.
+    """
+
+    isa: Isa
+    threads: int
+    _pool: ThreadPoolExecutor | None = field(default=None, repr=False, compare=False)
+
+    def run_ranges(self, count: int, multiple: int, work: Callable[[int, int], Result]) -> list[Result]:
+        """Calls work(begin, end) for each range, in parallel, and returns the results in order."""
+        blocks = -(-count // multiple)
+        parts = max(1, min(self.threads, blocks))
+        edges = [min(count, (blocks * part // parts) * multiple) for part in range(parts + 1)]
+        ranges = list(zip(edges[:-1], edges[1:], strict=True))
+        if self._pool is None or parts == 1:
+            return [work(begin, end) for begin, end in ranges]
+        return list(self._pool.map(lambda pair: work(*pair), ranges))
+
+    def close(self) -> None:
+        """Ends the pool's threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def make_dispatch(isa: Isa | str | None = None, threads: int | None = None) -> Dispatch:
+    """The fastest instruction set and all cores, unless told otherwise.
+
+    Raises ApiMisuse for an instruction set that this processor lacks, or fewer than one thread.
+    """
+    choices = available_isas()
+    chosen = choices[-1] if isa is None else Isa(isa)
+    if chosen not in choices:
+        raise ApiMisuse(f"this processor cannot run {chosen}", hint=f"choose one of {', '.join(choices)}")
+    count = len(os.sched_getaffinity(0)) if threads is None else threads
+    if count < 1:
+        raise ApiMisuse(f"threads must be at least 1, not {count}")
+    pool = ThreadPoolExecutor(count, thread_name_prefix="slalom") if count > 1 else None
+    return Dispatch(chosen, count, pool)
