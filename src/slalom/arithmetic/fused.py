@@ -1,0 +1,151 @@
+"""The trusted pass over the elements of one step: read, unblind, dot, epilogue, dot, blind, each element once.
+
+Enters: a claim of the device (or an activation), a mask image, probes, a program. Leaves: the activation, the
+dot products for the check of this claim and of the next one, and the blinded words for the device. The pass computes
+and never judges: comparing the dots is the checker's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slalom.arithmetic import field
+from slalom.arithmetic.dispatch import Dispatch
+from slalom.arithmetic.field import Elements
+from slalom.arithmetic.pointwise import (
+    Integers,
+    PreparedAdd,
+    PreparedAffine,
+    PreparedApply,
+    PreparedMultiply,
+    Program,
+    run_program,
+)
+from slalom.errors import ApiMisuse
+
+Words = NDArray[np.int32]
+Values = NDArray[np.int16] | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PassInput:
+    """What one pass reads; every array is C-contiguous, rows [B, M] are items.
+
+    source: int32 claims, read exactly once (the device may still write to them), or an int16 activation.
+    mask_image: int32 [B, M] or None; y = claim - mask_image mod 2**32. Only for int32 sources.
+    probes: for each round uint64 [M] in F_p. program: None lets an int16 activation pass unchanged.
+    operands: int16 [B, P] by name. probe_images: uint64 [M] in F_p, one per (consumer, round) of the output.
+    mask: int32 [B, M] or None; the blinded output is q + mask mod 2**32.
+    """
+
+    source: Integers
+    mask_image: Words | None
+    probes: tuple[Elements, ...]
+    program: Program | None
+    operands: Mapping[str, NDArray[np.int16]]
+    probe_images: tuple[Elements, ...]
+    mask: Words | None
+
+
+@dataclass(frozen=True)
+class PassOutput:
+    """What one pass gives.
+
+    values: int16 or float32 [B, M]. source_dots: uint64 [B, probes], <y, s> mod p. output_dots: uint64
+    [B, probe_images], <q, t> mod p. blinded: int32 [B, M], q + mask mod 2**32, or None without a mask.
+    """
+
+    values: Values
+    source_dots: Elements
+    output_dots: Elements
+    blinded: Words | None
+
+
+def run_pass(
+    dispatch: Dispatch, given: PassInput, *, values_out: Values | None = None, blinded_out: Words | None = None
+) -> PassOutput:
+    """One pass over all elements; `values_out` and `blinded_out` receive the outputs where given.
+
+    Raises ApiMisuse for arrays whose shapes or types do not fit together.
+    """
+    _validate(given)
+    return _run_reference(given, values_out, blinded_out)
+
+
+def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> PassOutput:
+    source = given.source.copy()  # LOAD-BEARING: one copy in; the device may change the claims while they are read
+    if given.mask_image is not None:
+        source = (source.view(np.uint32) - given.mask_image.view(np.uint32)).view(np.int32)  # wraps mod 2**32
+    values = source if given.program is None else run_program(given.program, source, given.operands)
+    blinded = None
+    if given.mask is not None:
+        blinded = (values.astype(np.int32).view(np.uint32) + given.mask.view(np.uint32)).view(np.int32)
+    return PassOutput(
+        _deliver(values, values_out),
+        _dots(source, given.probes),
+        _dots(values, given.probe_images),
+        None if blinded is None else _deliver(blinded, blinded_out),
+    )
+
+
+def _deliver(result: Any, out: Any) -> Any:
+    if out is None:
+        return result
+    np.copyto(out, result, casting="no")
+    return out
+
+
+def _dots(values: Any, probes: tuple[Elements, ...]) -> Elements:
+    dots = np.empty((values.shape[0], len(probes)), np.uint64)
+    for column, probe in enumerate(probes):
+        dots[:, column] = field.dot(values, probe)
+    return dots
+
+
+def _validate(given: PassInput) -> None:
+    source = given.source
+    _require(source.ndim == 2 and source.dtype in (np.int16, np.int32), "the source must be int16 or int32 [B, M]")
+    _require(source.flags.c_contiguous and source.size > 0, "the source must be contiguous and not empty")
+    if given.program is None:
+        _require(source.dtype == np.int16, "claims need a program")
+    if given.mask_image is not None:
+        _require(source.dtype == np.int32, "only claims have a mask image")
+        _require_array(given.mask_image, np.int32, source.shape, "mask image")
+    if given.mask is not None:
+        _require_array(given.mask, np.int32, source.shape, "mask")
+    for elements in (*given.probes, *given.probe_images):
+        _require_array(elements, np.uint64, source.shape[1:], "probe")
+    if given.program is not None:
+        _validate_program(given.program, given)
+
+
+def _validate_program(program: Program, given: PassInput) -> None:
+    batch, count = given.source.shape
+    quantised = program.output is not None
+    _require(quantised or (given.mask is None and not given.probe_images), "real outputs are neither dotted nor masked")
+    for operation in program.operations:
+        if isinstance(operation, PreparedAffine):
+            _require(count % operation.multiplier.size == 0, "an affine length does not divide the count")
+        elif isinstance(operation, PreparedAdd | PreparedMultiply):
+            operand = given.operands.get(operation.operand)
+            if operand is None or operand.ndim != 2 or operand.shape[1] < 1:
+                raise ApiMisuse(f"operand {operation.operand} must be given as int16 [B, P]")
+            _require_array(operand, np.int16, (batch, operand.shape[1]), f"operand {operation.operand}")
+            _require(count % operand.shape[1] == 0, f"operand {operation.operand} does not divide the count")
+        else:
+            _require(isinstance(operation, PreparedApply), "unknown operation")
+
+
+def _require_array(array: NDArray[Any], dtype: Any, shape: tuple[int, ...], name: str) -> None:
+    fits = array.dtype == dtype and array.shape == shape and array.flags.c_contiguous
+    _require(fits, f"{name} must be contiguous {np.dtype(dtype)} of shape {shape}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ApiMisuse(message)
