@@ -1,0 +1,17 @@
+"""The compiled network that both sides read.
+
+Enters: a graph and its tensors from the importer, or a `.slalom` file. Leaves: a `Plan` that has passed every check of
+`validation`, and its digest. Must never see: an input of a user, a key, torch.
+
+    steps        the vocabulary: values, linear maps, steps
+    validation   everything a plan must satisfy, each refusal a ModelError that names what is wrong
+    manifest     steps <-> JSON, strictly
+    container    the file: safetensors, with the manifest in its metadata
+    plan         the `Plan` itself: load, save, digest
+    flow         who reads which value, and when it can be forgotten
+    cost         operations and bytes of every step
+"""
+
+from slalom.plan.plan import Plan
+
+__all__ = ["Plan"]
