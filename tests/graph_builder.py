@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.linear import apply_map
+from reference.linear import output_shape
 from slalom.plan.steps import (
     ACCUMULATOR_LIMIT,
     Accumulator,
@@ -56,14 +56,15 @@ def activation(shape: Shape, bits: int = 12) -> Activation:
     return replace(kind, scale=exact_scale(SPREAD / kind.limit))
 
 
-def bound_of(maps: tuple[LinearMap, ...], tensors: Tensors, source: Activation | Accumulator) -> tuple[Shape, int]:
-    """The output shape and a bound on |y|: absolute weights on an input that is at its limit everywhere."""
-    absolute = {name: np.abs(tensors[name].astype(np.int64)) for name in (linear_map.weight for linear_map in maps)}
-    limit = source.limit if isinstance(source, Activation) else source.bound
-    y = np.full((1, *source.shape), limit, dtype=object)
+def bound_of(maps: tuple[LinearMap, ...], tensors: Tensors, limit: int) -> int:
+    """A bound on |y| for |x| <= limit: each map multiplies by at most its largest sum of absolute weights.
+
+    It ignores that border positions see fewer taps, and that the weights of a chain may cancel.
+    """
     for linear_map in maps:
-        y = apply_map(linear_map, absolute, y)
-    return y.shape[1:], int(y.max())
+        weight = np.abs(tensors[linear_map.weight].astype(np.int64))
+        limit *= int(weight.sum(axis=tuple(range(weight.ndim - 1))).max())
+    return limit
 
 
 class Builder:
@@ -124,7 +125,10 @@ class Builder:
         """A linear step with its range proof."""
         kind = self.types[source]
         assert isinstance(kind, Activation)
-        shape, bound = bound_of(maps, self.tensors, kind)
+        bound = bound_of(maps, self.tensors, kind.limit)
+        shape = kind.shape
+        for linear_map in maps:
+            shape = output_shape(linear_map, self.tensors, shape)
         assert bound <= ACCUMULATOR_LIMIT, name
         fans = [prod(self.tensors[linear_map.weight].shape[:-1]) for linear_map in maps]
         self.units[name] = kind.scale / prod(WEIGHT_DEVIATION * sqrt(fan) for fan in fans)

@@ -1,7 +1,7 @@
 """Small networks built by hand, every kind of step among them, with weights that are the same on every run.
 
-Each function returns (graph, tensors). Bounds are true range proofs: the absolute weights of all maps of a step,
-applied to an input at its limit everywhere, give at least |y|.
+Each function returns (graph, tensors). Bounds are true range proofs, and scales let every value use a fair part of
+its range without always saturating.
 """
 
 from __future__ import annotations
