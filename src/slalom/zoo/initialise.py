@@ -1,4 +1,4 @@
-"""Random weights that behave like trained ones: a function of the seed alone, with activations of order one throughout."""
+"""Random weights that are a function of the seed alone and keep activations of order one, however deep the network."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def initialise(module: nn.Module, seed: int, gains: Mapping[str, float] | None =
 
     Weights are uniform around zero, and every filter sums to zero: what all images share (a ReLU's mean is positive)
     would otherwise grow with depth until the network gave every image the same answer. Their variance is that of He et
-    al. 2015 (arXiv:1502.01852), corrected for the mean that the filters no longer see, so a ReLU network keeps its scale.
-    Batch norms get running means within 0.2 and variances within 0.8..1.2, never 0 and 1, so that folding them has an effect.
+    al. 2015 (arXiv:1502.01852), corrected for the mean that the filters no longer see: a ReLU network keeps its scale.
+    Batch norms get running means within 0.2 and variances within 0.8..1.2, not 0 and 1: folding them has an effect.
     `gains` multiplies the scale of the named batch norms: below one where a residual branch is about to be added, or
     where no ReLU stands between two linear layers and the scale would grow with depth.
     """

@@ -29,9 +29,9 @@ _BLOCKS = (
 class MobileNet(nn.Module):
     """A 3x3 stem, thirteen depthwise-separable blocks, a global mean and one dense layer.
 
-    Takes float32 [N, 3, size, size] for any size of at least 32 and gives [N, classes]. Padding is one pixel on every side.
-    With `fused_blocks`, a depthwise convolution is followed directly by its pointwise convolution, with no batch norm and
-    no activation between: two linear maps that the device can apply in one exchange.
+    Takes float32 [N, 3, size, size] for any size of at least 32 and gives [N, classes]. Padding is one pixel on
+    every side. With `fused_blocks`, a depthwise convolution is followed directly by its pointwise convolution, with no
+    batch norm and no activation between: two linear maps that the device can apply in one exchange.
     """
 
     def __init__(self, classes: int = 1000, image_size: int = 224, *, fused_blocks: bool = False) -> None:
