@@ -105,6 +105,7 @@ def check_graph(graph: Graph, tensors: Mapping[str, np.ndarray]) -> None:
         _CHECKS[type(step)](step, types, tensors)
         types[step.name] = step.output
     _check_outputs(graph, types, read)
+    _check_claims_read_once(graph)
     unused = set(tensors) - {name for step in graph.steps for name in tensors_of(step)}
     if unused:
         raise ModelError(f"tensor {min(unused)!r:.80} belongs to no step")
@@ -154,6 +155,14 @@ def _check_outputs(graph: Graph, types: Mapping[str, ValueType], read: set[str])
         raise ModelError(f"step {idle[0]!r}: nothing reads it")
     if graph.input.name not in read:
         raise ModelError("no step reads the input")
+
+
+def _check_claims_read_once(graph: Graph) -> None:
+    """A claim is copied in, checked and used by one pass, so exactly one pointwise step reads it."""
+    readers = [source for step in graph.steps for source in sources_of(step)]
+    for step in graph.steps:
+        if isinstance(step, Linear) and readers.count(step.name) != 1:
+            raise ModelError(f"step {step.name!r}: {readers.count(step.name)} readers; a linear result has one")
 
 
 def _check_layout(what: str, layout: Layout, shape: Shape) -> None:

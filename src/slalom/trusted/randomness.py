@@ -1,0 +1,85 @@
+"""The one source of secrets: AES-256 in counter mode under a key from the operating system, one key a session.
+
+A counter never comes back: every draw takes the next stream, and a process that was forked from the one that made the
+key may not draw at all (it would repeat its parent's streams).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from slalom.arithmetic import field
+from slalom.arithmetic.field import Elements
+from slalom.arithmetic.fused import Words
+from slalom.errors import PrivacyError
+
+_KEY_SIZE = 32
+_STREAM_LIMIT = 2**64
+
+
+class Randomness:
+    """Uniform words and field elements. Thread-safe; refuses to draw in a forked process (PrivacyError)."""
+
+    def __init__(self) -> None:
+        self._key = bytearray(secrets.token_bytes(_KEY_SIZE))
+        self._next_stream = 0
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+
+    def draw_stream(self) -> int:
+        """A stream index that was never given before and never will be. Raises PrivacyError when they end."""
+        with self._lock:
+            if os.getpid() != self._process:
+                raise PrivacyError("a forked process may not draw secrets: it would repeat its parent's")
+            if not self._key:
+                raise PrivacyError("the session's secrets are destroyed")
+            if self._next_stream >= _STREAM_LIMIT:
+                raise PrivacyError("the session's random streams are used up")
+            stream = self._next_stream
+            self._next_stream += 1
+            return stream
+
+    def expand_words(self, stream: int, count: int) -> Words:
+        """`count` uniform 32-bit words as int32, the same each time for one stream: a mask kept as its seed.
+
+        The words are the keystream itself, so there is no bias. count < 2^62: the block counter (64 bits, 16 bytes a
+        block) never runs into the next stream.
+        """
+        words = np.empty(count, dtype=np.int32)
+        self._keystream(stream, memoryview(words).cast("B"))
+        return words
+
+    def draw_field(self, count: int) -> Elements:
+        """`count` fresh elements uniform in F_p: 51 random bits, drawn again where they reach p (129 in 2^51)."""
+        elements = self._draw_51_bits(count)
+        while True:
+            rejected = elements >= np.uint64(field.P)
+            again = int(np.count_nonzero(rejected))
+            if not again:
+                return elements
+            elements[rejected] = self._draw_51_bits(again)
+
+    def destroy(self) -> None:
+        """Overwrites the key; every later draw is refused."""
+        with self._lock:
+            self._key[:] = bytes(len(self._key))
+            self._key.clear()
+
+    def _draw_51_bits(self, count: int) -> Elements:
+        raw = np.empty(count, dtype=np.uint64)
+        self._keystream(self.draw_stream(), memoryview(raw).cast("B"))
+        raw >>= np.uint64(13)
+        return raw
+
+    def _keystream(self, stream: int, target: memoryview) -> None:
+        if not self._key:
+            raise PrivacyError("the session's secrets are destroyed")
+        nonce = stream.to_bytes(8, "big") + bytes(8)
+        encryptor = Cipher(algorithms.AES256(self._key), modes.CTR(nonce)).encryptor()
+        target[:] = bytes(len(target))
+        encryptor.update_into(target, target)

@@ -1,0 +1,258 @@
+"""A trusted session: from a plan and a policy to checked outputs, with an end that leaves no secret behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slalom.arithmetic.dispatch import Dispatch
+from slalom.arithmetic.engine import LinearEngine, PreparedMaps
+from slalom.errors import ApiMisuse, DeviceError
+from slalom.link.port import DevicePort
+from slalom.plan import Plan
+from slalom.trusted.checker import CheckBook
+from slalom.trusted.faces import present_outputs, quantise_images
+from slalom.trusted.masks import MaskBank
+from slalom.trusted.model import TrustedModel, make_model
+from slalom.trusted.policy import Check, Policy, Protection
+from slalom.trusted.probes import ProbeSource, make_probe_source
+from slalom.trusted.randomness import Randomness
+from slalom.trusted.soundness import soundness_bits
+from slalom.trusted.transport import Carrier, Outputs, Traffic
+from slalom.trusted.walk import Crossing, Inside, Walk
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session runs. `micro_batches`: how many parts of a batch are in flight; `timeout_seconds` bounds waits."""
+
+    policy: Policy
+    micro_batches: int = 2
+    timeout_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.micro_batches < 1 or self.timeout_seconds <= 0:
+            raise ApiMisuse("micro_batches must be at least 1 and timeout_seconds positive")
+
+
+@dataclass(frozen=True)
+class SessionReport:
+    """Figures of a session so far. Seconds are busy time; bytes count what crossed the boundary and what is held."""
+
+    images: int
+    seconds: float
+    soundness_bits: float
+    bytes_to_device: int
+    bytes_from_device: int
+    trusted_seconds: float
+    device_seconds: float
+    mask_seconds: float
+    setup_seconds: float
+    steady_bytes: Mapping[str, int]
+    peak_in_flight_bytes: int
+
+
+class TrustedSession:
+    """Runs images through a plan under a policy. Thread-safe: requests take turns.
+
+    The first failure inside a run ends the session and destroys its probes and masks; later calls raise ApiMisuse.
+    """
+
+    def __init__(self, plan: Plan, device: DevicePort | None, dispatch: Dispatch, options: SessionOptions) -> None:
+        begin = time.perf_counter()
+        self._options = options
+        self._policy = options.policy
+        self._dispatch = dispatch
+        self._device = device
+        self._randomness = Randomness()
+        self._lock = threading.Lock()
+        self._ended: str | None = None
+        self._model: TrustedModel = make_model(plan)
+        self._inside = self._prepare_inside(plan)
+        self._probes = self._prepare_probes(plan)
+        self._masks = self._prepare_masks()
+        self._traffic = Traffic()
+        self._images = 0
+        self._seconds = 0.0
+        self._peak_in_flight = 0
+        if device is None and self._policy.protection is not Protection.ENCLAVE:
+            raise ApiMisuse(f"protection {self._policy.protection} needs a device")
+        self._setup_seconds = time.perf_counter() - begin
+
+    @property
+    def report(self) -> SessionReport:
+        """The figures so far."""
+        return SessionReport(
+            images=self._images,
+            seconds=self._seconds,
+            soundness_bits=soundness_bits(self._policy, len(self._model.linear_steps), self._images),
+            bytes_to_device=self._traffic.bytes_to_device,
+            bytes_from_device=self._traffic.bytes_from_device,
+            trusted_seconds=self._traffic.trusted_seconds - (self._masks.inline_seconds if self._masks else 0.0),
+            device_seconds=self._traffic.device_seconds,
+            mask_seconds=self._masks.seconds if self._masks else 0.0,
+            setup_seconds=self._setup_seconds,
+            steady_bytes=self._held_bytes(),
+            peak_in_flight_bytes=self._peak_in_flight,
+        )
+
+    def prepare_masks(self, images: int) -> None:
+        """Makes the masks for one request of `images` ahead of it. Does nothing at levels without masks."""
+        with self._lock:
+            self._require_open()
+            if self._masks is not None:
+                for part in self._split(images):
+                    self._masks.prepare(part.stop - part.start)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs, float32, for float32 images [B, ...] in the layout of the plan's input.
+
+        Raises InputError for unusable images (the session goes on), IntegrityError and every other error of a run
+        with the session ended and its secrets destroyed.
+        """
+        with self._lock:
+            self._require_open()
+            activation = quantise_images(self._model, images)
+            begin = time.perf_counter()
+            finished = False
+            try:
+                outputs = self._run(activation)
+                finished = True
+            finally:
+                if not finished:
+                    self._destroy("an earlier request failed")
+            self._seconds += time.perf_counter() - begin
+            self._images += len(images)
+            return present_outputs(self._model, outputs)
+
+    def close(self) -> None:
+        """Ends the session and destroys its secrets; may be called twice."""
+        with self._lock:
+            self._destroy("it was closed")
+
+    # ------------------------------------------------------------ preparation
+
+    def _prepare_inside(self, plan: Plan) -> Inside | None:
+        if self._policy.protection is not Protection.ENCLAVE and not self._policy.protection.masked:
+            return None
+        engine = LinearEngine(self._dispatch)
+        maps: dict[str, PreparedMaps] = {
+            step.name: engine.prepare(step.maps, plan.tensors, self._model.shape(step.source))
+            for step in self._model.linear_steps.values()
+        }
+        return Inside(engine, maps)
+
+    def _prepare_probes(self, plan: Plan) -> ProbeSource | None:
+        if not self._policy.protection.checked:
+            return None
+        return make_probe_source(self._model, plan, self._policy, self._randomness)
+
+    def _prepare_masks(self) -> MaskBank | None:
+        if not self._policy.protection.masked or self._inside is None:
+            return None
+        return MaskBank(self._model, self._inside.engine, self._inside.maps, self._randomness)
+
+    # ------------------------------------------------------------ one request
+
+    def _run(self, activation: np.ndarray) -> list[np.ndarray]:
+        parts = [activation[part] for part in self._split(len(activation))]
+        if self._policy.protection is Protection.DEVICE:
+            results = [self._run_on_device(part) for part in parts]
+        else:
+            results = self._walk(parts)
+        return [np.concatenate(pieces) for pieces in zip(*results, strict=True)]
+
+    def _walk(self, parts: Sequence[np.ndarray]) -> list[Outputs]:
+        walks = [Walk(self._model, self._dispatch, self._crossing(len(part)), len(part)) for part in parts]
+        generators = [walk.run(part.reshape(len(part), -1)) for walk, part in zip(walks, parts, strict=True)]
+        if self._device is None or self._policy.protection is Protection.ENCLAVE:
+            results = [self._finish(generator) for generator in generators]
+        else:
+            carrier = Carrier(self._device, self._traffic, self._options.timeout_seconds)
+            results = carrier.exchange_all(generators) if self._policy.exchanges else carrier.follow(generators, parts)
+        self._peak_in_flight = max(self._peak_in_flight, sum(walk.peak_bytes for walk in walks))
+        return results
+
+    def _finish(self, generator: object) -> Outputs:
+        begin = time.perf_counter()
+        try:
+            next(generator)  # type: ignore[call-overload]
+        except StopIteration as finished:
+            outputs: Outputs = finished.value
+            return outputs
+        finally:
+            self._traffic.trusted_seconds += time.perf_counter() - begin
+        raise DeviceError("a step asked for a device where there is none")
+
+    def _run_on_device(self, part: np.ndarray) -> Outputs:
+        if self._device is None:
+            raise ApiMisuse("protection device needs a device")
+        self._traffic.sent(part)
+        begin = time.perf_counter()
+        outputs = self._device.run(part)
+        self._traffic.received(outputs, time.perf_counter() - begin)
+        faces = self._model.graph.outputs
+        right = len(outputs) == len(faces) and all(
+            output.dtype == np.float32 and output.shape == (len(part), *self._model.shape(face.source))
+            for output, face in zip(outputs, faces, strict=False)
+        )
+        if not right:
+            raise DeviceError("the device's outputs do not have the shapes of the plan")
+        return [output.reshape(len(part), -1) for output in outputs]
+
+    def _crossing(self, batch: int) -> Crossing:
+        checks = None
+        if self._probes is not None:
+            checks = CheckBook(self._probes, self._policy.check, batch, self._randomness)
+        inside = self._inside if self._policy.protection is Protection.ENCLAVE else None
+        return Crossing(inside, checks, self._masks, self._policy.exchanges)
+
+    def _split(self, count: int) -> list[slice]:
+        parts = min(self._options.micro_batches, count)
+        edges = [count * part // parts for part in range(parts + 1)]
+        return [slice(begin, end) for begin, end in zip(edges[:-1], edges[1:], strict=True)]
+
+    # ------------------------------------------------------------ the end
+
+    def _require_open(self) -> None:
+        if self._ended is not None:
+            raise ApiMisuse(f"the session is over: {self._ended}", hint="open a new one")
+
+    def _destroy(self, reason: str) -> None:
+        self._ended = self._ended or reason
+        self._randomness.destroy()
+        if self._probes is not None:
+            self._probes.destroy()
+        if self._masks is not None:
+            self._masks.destroy()
+
+    # ------------------------------------------------------------ figures
+
+    def _held_bytes(self) -> Mapping[str, int]:
+        programs = sum(
+            getattr(operation, name).nbytes
+            for program in self._model.programs.values()
+            for operation in program.operations
+            for name in ("multiplier", "bias", "wide_multiplier", "wide_bias")
+            if hasattr(operation, name)
+        )
+        held = {"parameters": programs}
+        if self._inside is not None:
+            held["weights"] = sum(maps.held_bytes for maps in self._inside.maps.values())
+        if self._probes is not None:
+            for kind, size in self._probes.held_bytes.items():
+                held[kind] = held.get(kind, 0) + size
+        if self._masks is not None:
+            held["mask_images"] = self._masks.held_bytes["mask_images"]
+        return held
+
+
+def needs_weights(policy: Policy) -> bool:
+    """Whether the trusted side keeps the weights after set-up."""
+    if policy.protection is Protection.VERIFIED:
+        return policy.check is not Check.PREPROCESSED
+    return policy.protection is not Protection.DEVICE

@@ -1,0 +1,195 @@
+"""How a walk's asks reach the device: not at all, one exchange at a time, or behind a device that runs ahead.
+
+The device works in its own thread, so that it and the trusted side are busy at once; several walks are in flight.
+Every wait is bounded. Nothing here looks at what a claim holds.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slalom.errors import DeviceError, IntegrityError
+from slalom.link.port import Claim, DevicePort
+from slalom.trusted.walk import Ask, Claims, WalkGenerator
+
+Outputs = list[np.ndarray]
+
+QUEUE_LIMIT = 4
+
+
+@dataclass
+class Traffic:
+    """What crossed the boundary, and how long each side worked. Seconds are busy time, summed over threads."""
+
+    bytes_to_device: int = 0
+    bytes_from_device: int = 0
+    device_seconds: float = 0.0
+    trusted_seconds: float = 0.0
+    exchanges: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def sent(self, words: np.ndarray) -> None:
+        """Counts one array towards the device."""
+        with self._lock:
+            self.bytes_to_device += words.nbytes
+            self.exchanges += 1
+
+    def received(self, claims: Sequence[object], seconds: float) -> None:
+        """Counts the claims of one answer and the time the device took."""
+        with self._lock:
+            self.bytes_from_device += sum(claim.nbytes for claim in claims if isinstance(claim, np.ndarray))
+            self.device_seconds += seconds
+
+
+class Carrier:
+    """Carries asks to one device. `timeout_seconds` bounds every wait (DeviceError)."""
+
+    def __init__(self, device: DevicePort, traffic: Traffic, timeout_seconds: float) -> None:
+        self._device = device
+        self._traffic = traffic
+        self._timeout_seconds = timeout_seconds
+
+    def exchange_all(self, walks: Sequence[WalkGenerator]) -> list[Outputs]:
+        """Drives walks that exchange step by step, taking turns while the device works on the others' values."""
+        outputs: list[Outputs] = [[] for _ in walks]
+        with ThreadPoolExecutor(1, thread_name_prefix="slalom-device") as pool:
+            turns = deque((index, walk, self._submit(pool, self._advance(walk, None))) for index, walk in enumerate(walks))
+            while turns:
+                index, walk, future = turns.popleft()
+                try:
+                    ask = self._advance(walk, self._result(future))
+                except StopIteration as finished:
+                    outputs[index] = finished.value
+                    continue
+                turns.append((index, walk, self._submit(pool, ask)))
+        return outputs
+
+    def follow(self, walks: Sequence[WalkGenerator], activations: Sequence[np.ndarray]) -> list[Outputs]:
+        """Drives walks behind a device that runs each whole network ahead, claims waiting in a short queue."""
+        lane = _Lane(self._device, activations, self._traffic)
+        try:
+            return [self._follow_one(walk, lane) for walk in walks]
+        finally:
+            lane.stop()
+
+    def _follow_one(self, walk: WalkGenerator, lane: _Lane) -> Outputs:
+        early: dict[str, np.ndarray] = {}
+        claims: Claims | None = None
+        while True:
+            try:
+                ask = self._advance(walk, claims)
+            except StopIteration as finished:
+                if early:
+                    name = next(iter(early))
+                    raise IntegrityError("the device answered a step that was not asked", step=name) from None
+                outputs: Outputs = finished.value
+                lane.finish(self._timeout_seconds)
+                return outputs
+            claims = [lane.claim_of(step.name, early, self._timeout_seconds) for step in ask.steps]
+
+    def _advance(self, walk: WalkGenerator, claims: Claims | None) -> Ask:
+        begin = time.perf_counter()
+        try:
+            return next(walk) if claims is None else walk.send(claims)
+        finally:
+            self._traffic.trusted_seconds += time.perf_counter() - begin
+
+    def _submit(self, pool: ThreadPoolExecutor, ask: Ask) -> Future[Claims]:
+        return pool.submit(self._compute, ask)
+
+    def _compute(self, ask: Ask) -> Claims:
+        if ask.words is None:
+            raise DeviceError("this device was not asked to run ahead")
+        self._traffic.sent(ask.words)
+        begin = time.perf_counter()
+        claims = self._device.compute([step.name for step in ask.steps], ask.words)
+        if not isinstance(claims, list | tuple):
+            raise IntegrityError("the device's answer is not a list of claims", step=ask.steps[0].name)
+        self._traffic.received(claims, time.perf_counter() - begin)
+        return claims
+
+    def _result(self, future: Future[Claims]) -> Claims:
+        try:
+            return future.result(self._timeout_seconds)
+        except FutureTimeoutError as error:
+            raise DeviceError(f"the device did not answer within {self._timeout_seconds:g} seconds") from error
+
+
+class _Lane:
+    """A thread in which the device runs ahead of the checks; a full queue holds it back."""
+
+    def __init__(self, device: DevicePort, activations: Sequence[np.ndarray], traffic: Traffic) -> None:
+        self._queue: queue.Queue[Claim | BaseException | None] = queue.Queue(QUEUE_LIMIT)
+        self._stopped = threading.Event()
+        self._traffic = traffic
+        self._thread = threading.Thread(target=self._run, args=(device, activations), name="slalom-device", daemon=True)
+        self._thread.start()
+
+    def claim_of(self, step: str, early: dict[str, np.ndarray], timeout_seconds: float) -> np.ndarray:
+        """The claim of one step; claims that arrive before it wait in `early`, each step at most once."""
+        while step not in early:
+            claim = self._take(timeout_seconds)
+            if claim is None:
+                raise IntegrityError(f"the device ended before step {step!r}", step=step)
+            if claim.step in early:
+                raise IntegrityError("the device answered one step twice", step=step)
+            early[claim.step] = claim.words
+        return early.pop(step)
+
+    def finish(self, timeout_seconds: float) -> None:
+        """Takes the end of one micro-batch; anything else is a claim too many."""
+        claim = self._take(timeout_seconds)
+        if claim is not None:
+            raise IntegrityError("the device sent more claims than there are steps", step=str(claim.step)[:80])
+
+    def stop(self) -> None:
+        """Lets the thread end, whatever it was doing."""
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                if not self._thread.is_alive():
+                    return
+            self._thread.join(0.01)
+
+    def _take(self, timeout_seconds: float) -> Claim | None:
+        try:
+            item = self._queue.get(timeout=timeout_seconds)
+        except queue.Empty as error:
+            raise DeviceError(f"the device did not answer within {timeout_seconds:g} seconds") from error
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def _run(self, device: DevicePort, activations: Sequence[np.ndarray]) -> None:
+        try:
+            for activation in activations:
+                self._traffic.sent(activation)
+                for claim in _timed(device.run_ahead(activation), self._traffic):
+                    self._queue.put(claim)
+                    if self._stopped.is_set():
+                        return
+                self._queue.put(None)
+        except BaseException as error:  # noqa: BLE001 - carried whole to the thread that waits, which raises it
+            self._queue.put(error)
+
+
+def _timed(claims: Iterator[Claim], traffic: Traffic) -> Iterator[Claim]:
+    while True:
+        begin = time.perf_counter()
+        claim = next(claims, None)
+        words = () if claim is None else (claim.words,)
+        traffic.received(words, time.perf_counter() - begin)
+        if claim is None:
+            return
+        yield claim

@@ -1,0 +1,223 @@
+"""One micro-batch through the network, on the trusted side: a generator that asks for claims and judges them.
+
+It yields an `Ask` whenever it needs something from the device and receives the claims; who carries the ask (in process,
+over a link, ahead of time) is not its business. It ends with the outputs, float32 [B, count] each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slalom.arithmetic.dispatch import Dispatch
+from slalom.arithmetic.engine import LinearEngine, PreparedMaps
+from slalom.arithmetic.field import Elements
+from slalom.arithmetic.fused import PassInput, PassOutput, Values, Words, run_pass
+from slalom.arithmetic.moves import apply_move
+from slalom.arithmetic.pointwise import Program
+from slalom.arithmetic.pooling import pool
+from slalom.errors import IntegrityError
+from slalom.link.intake import take_words
+from slalom.plan.steps import Linear, Pointwise, Pool, Step
+from slalom.plan.validation import sources_of
+from slalom.trusted.checker import CheckBook, Examined, Verified, hazardous_accept_unchecked
+from slalom.trusted.masks import MaskBank, SpentMask
+from slalom.trusted.model import TrustedModel
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the trusted side wants: the claims of `steps`, all of which read one value.
+
+    `words` is that value as the device may see it (int32 blinded words, or an int16 activation where the level lets
+    the device see it), [B, *shape]; None where the device runs ahead and has it already.
+    """
+
+    steps: tuple[Linear, ...]
+    words: np.ndarray | None
+
+
+Claims = Sequence[np.ndarray]
+WalkGenerator = Generator[Ask, Claims, list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The linear steps computed by the trusted side itself (`enclave`)."""
+
+    engine: LinearEngine
+    maps: Mapping[str, PreparedMaps]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """How linear results come about: inside, or from the device with checks, masks, both, or neither.
+
+    `exchanges`: whether values cross step by step; otherwise the device runs ahead.
+    """
+
+    inside: Inside | None
+    checks: CheckBook | None
+    masks: MaskBank | None
+    exchanges: bool
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The integers a pass reads; `claim_of` is set where they are a claim of the device."""
+
+    integers: np.ndarray
+    program: Program | None
+    operands: Mapping[str, np.ndarray]
+    claim_of: Linear | None = None
+
+
+class Walk:
+    """The state of one micro-batch: which verified values are held, which claims and masks are outstanding."""
+
+    def __init__(self, model: TrustedModel, dispatch: Dispatch, crossing: Crossing, batch: int) -> None:
+        self._model = model
+        self._dispatch = dispatch
+        self._crossing = crossing
+        self._batch = batch
+        self._held: dict[str, np.ndarray] = {}
+        self._claims: dict[str, np.ndarray] = {}
+        self._mask_images: dict[str, Words] = {}
+        self.peak_bytes = 0
+
+    def run(self, activation: np.ndarray) -> WalkGenerator:
+        """Walks from the input activation, int16 [B, count], to the outputs. Raises IntegrityError at the first lie."""
+        name = self._model.graph.input.name
+        yield from self._deliver(name, _Source(activation, None, {}))
+        for index, step in enumerate(self._model.graph.steps):
+            if not isinstance(step, Linear):
+                source = yield from self._source(step)
+                yield from self._deliver(step.name, source)
+            self._forget(index)
+        return [self._held[output.source] for output in self._model.graph.outputs]
+
+    # ------------------------------------------------------------ what a step reads
+
+    def _source(self, step: Step) -> Generator[Ask, Claims, _Source]:
+        if not isinstance(step, Pointwise):
+            return _Source(self._compute(step), None, {})
+        operands = {name: self._held[name] for name in sources_of(step)[1:]}
+        linear = self._model.linear_steps.get(step.source)
+        program = self._model.programs[step.name]
+        if linear is None:
+            return _Source(self._held[step.source], program, operands)
+        if linear.name not in self._claims:
+            yield from self._ask((linear,), None)
+        claim_of = None if self._crossing.inside else linear
+        return _Source(self._claims.pop(linear.name), program, operands, claim_of)
+
+    def _compute(self, step: Step) -> np.ndarray:
+        sources = [self._held[name].reshape(self._batch, *self._model.shape(name)) for name in sources_of(step)]
+        if isinstance(step, Pool):
+            result = pool(self._dispatch, step, sources[0])
+        else:
+            result = apply_move(step, sources, self._model.types)
+        return np.ascontiguousarray(result).reshape(self._batch, -1)
+
+    # ------------------------------------------------------------ what becomes of it
+
+    def _deliver(self, name: str, source: _Source) -> Generator[Ask, Claims, None]:
+        """One pass over the source: judge the claim it came from, hold the value, send it on where the device reads it."""
+        consumers = self._model.flow.consumers.get(name, ())
+        mask = self._open(name, consumers)
+        if source.program is None and not consumers:
+            self._hold(name, Verified(source.integers))
+            return
+        passes = [self._pass(source, consumers, mask, group) for group in range(len(self._groups))]
+        self._hold(name, self._judge(source, passes))
+        self._expect(consumers, passes)
+        yield from self._send(name, consumers, passes)
+
+    def _open(self, name: str, consumers: tuple[Linear, ...]) -> SpentMask | None:
+        if self._crossing.checks is not None:
+            for step in consumers:
+                self._crossing.checks.open_check(step)
+        if self._crossing.masks is None or not consumers:
+            return None
+        mask = self._crossing.masks.take(name, self._batch)
+        self._mask_images.update(mask.images)
+        return mask
+
+    @property
+    def _groups(self) -> list[slice]:
+        return self._crossing.checks.groups if self._crossing.checks else [slice(0, self._batch)]
+
+    def _pass(
+        self, source: _Source, consumers: tuple[Linear, ...], mask: SpentMask | None, group: int
+    ) -> PassOutput:
+        part = self._groups[group]
+        checks, linear = self._crossing.checks, source.claim_of
+        image = None if linear is None or self._crossing.masks is None else self._mask_images[linear.name][part]
+        given = PassInput(
+            source=source.integers[part],
+            mask_image=image,
+            probes=checks.probes(linear, group) if checks and linear else (),
+            program=source.program,
+            operands={name: operand[part] for name, operand in source.operands.items()},
+            probe_images=tuple(t for step in consumers for t in checks.probe_images(step, group)) if checks else (),
+            mask=None if mask is None else mask.words[part],
+        )
+        return run_pass(self._dispatch, given)
+
+    def _judge(self, source: _Source, passes: list[PassOutput]) -> Verified:
+        values = _join([item.values for item in passes])
+        if source.claim_of is None:
+            return Verified(values)
+        self._mask_images.pop(source.claim_of.name, None)
+        examined = Examined(source.claim_of.name, values, _join([item.source_dots for item in passes]))
+        if self._crossing.checks is None:
+            return hazardous_accept_unchecked(examined)
+        return self._crossing.checks.check_claim(examined)
+
+    def _expect(self, consumers: tuple[Linear, ...], passes: list[PassOutput]) -> None:
+        checks = self._crossing.checks
+        if checks is None or not consumers:
+            return
+        dots: Elements = _join([item.output_dots for item in passes])
+        rounds = dots.shape[1] // len(consumers)
+        for index, step in enumerate(consumers):
+            checks.expect(step, dots[:, index * rounds : (index + 1) * rounds])
+
+    def _send(self, name: str, consumers: tuple[Linear, ...], passes: list[PassOutput]) -> Generator[Ask, Claims, None]:
+        shape = (self._batch, *self._model.shape(name))
+        if not consumers:
+            return
+        if self._crossing.inside is not None:
+            words = self._held[name].reshape(shape)
+            for step in consumers:
+                accumulator = self._crossing.inside.engine.apply(self._crossing.inside.maps[step.name], words)
+                self._claims[step.name] = accumulator.reshape(self._batch, -1)
+        elif self._crossing.exchanges:
+            blinded = [item.blinded for item in passes if item.blinded is not None]
+            yield from self._ask(consumers, (_join(blinded) if blinded else self._held[name]).reshape(shape))
+
+    def _ask(self, steps: tuple[Linear, ...], words: np.ndarray | None) -> Generator[Ask, Claims, None]:
+        claims = yield Ask(steps, words)
+        if len(claims) != len(steps):
+            name = steps[min(len(claims), len(steps) - 1)].name
+            raise IntegrityError(f"the device gave {len(claims)} claims where {len(steps)} were asked", step=name)
+        for step, claim in zip(steps, claims, strict=True):
+            taken = take_words(claim, (self._batch, *step.output.shape), step.name)
+            self._claims[step.name] = taken.reshape(self._batch, -1)
+
+    # ------------------------------------------------------------ what is held
+
+    def _hold(self, name: str, value: Verified) -> None:
+        self._held[name] = value.values
+        groups = (self._held, self._claims, self._mask_images)
+        self.peak_bytes = max(self.peak_bytes, sum(array.nbytes for group in groups for array in group.values()))
+
+    def _forget(self, index: int) -> None:
+        for name in self._model.flow.forgotten_after(index):
+            self._held.pop(name, None)
+
+
+def _join(parts: Sequence[Values] | Sequence[Words] | Sequence[Elements]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
