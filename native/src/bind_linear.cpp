@@ -1,3 +1,97 @@
+// Python's door to linear.hpp. Shapes, dtypes and contiguity are validated by slalom.arithmetic, not here.
+#include <cstring>
+
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "isa.hpp"
+#include "linear.hpp"
+
 namespace nb = nanobind;
-void bind_linear(nb::module_&) {}
+
+template <typename Number>
+using Array = nb::ndarray<Number, nb::c_contig, nb::device::cpu>;
+using Numbers = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ro>;
+
+static const LinearKernels& kernels(int isa) {
+    switch (static_cast<Isa>(isa)) {
+#if defined(__x86_64__)
+        case Isa::avx2: return linear_avx2;
+        case Isa::avx512: return linear_avx512;
+#endif
+        default: return linear_portable;
+    }
+}
+
+static MapGeometry read_geometry(const Array<const int64_t>& words) {
+    if (words.size() != MAP_GEOMETRY_WORDS) throw nb::value_error("a geometry has another number of words");
+    MapGeometry geometry;
+    std::memcpy(&geometry, words.data(), sizeof geometry);
+    return geometry;
+}
+
+static Source read_source(const Numbers& x) {
+    if (x.dtype() == nb::dtype<int16_t>()) return {static_cast<const int16_t*>(x.data()), nullptr};
+    if (x.dtype() == nb::dtype<int32_t>()) return {nullptr, static_cast<const int32_t*>(x.data())};
+    throw nb::type_error("a source is int16 or int32");
+}
+
+static void gemm(int isa, Array<const int64_t> geometry, Numbers x, Array<const int8_t> panels, Array<int32_t> y,
+                 Array<int16_t> scratch, Array<const int64_t> range) {
+    if (scratch.size() < SCRATCH_ELEMENTS) throw nb::value_error("the scratch is too small");
+    if (range.size() != 4) throw nb::value_error("a range is rows and panels, begin and end");
+    const MapGeometry g = read_geometry(geometry);
+    const Source source = read_source(x);
+    const int64_t* r = range.data();
+    nb::gil_scoped_release unlocked;
+    kernels(isa).gemm(g, source, panels.data(), y.data(), scratch.data(), {r[0], r[1], r[2], r[3]});
+}
+
+static void depthwise(int isa, Array<const int64_t> geometry, Numbers x, Array<const int8_t> weight, Array<int32_t> y,
+                      int64_t begin, int64_t end) {
+    const MapGeometry g = read_geometry(geometry);
+    const Source source = read_source(x);
+    nb::gil_scoped_release unlocked;
+    kernels(isa).depthwise(g, source, weight.data(), y.data(), begin, end);
+}
+
+static void field_outer(int isa, Array<const int64_t> geometry, Array<const uint64_t> spatial,
+                        Array<const uint64_t> kernel, Array<uint64_t> image, int64_t begin, int64_t end) {
+    const MapGeometry g = read_geometry(geometry);
+    nb::gil_scoped_release unlocked;
+    kernels(isa).field_outer(g, spatial.data(), kernel.data(), image.data(), begin, end);
+}
+
+// x is [batch, height, width, channels]; the windows are int64 [output extent, 3].
+static PoolGeometry read_pool(const Numbers& x, const Array<const int64_t>& rows, const Array<const int64_t>& columns) {
+    if (x.ndim() != 4) throw nb::value_error("a pool reads images");
+    return {int64_t(x.shape(1)), int64_t(x.shape(2)), int64_t(x.shape(3)), int64_t(rows.shape(0)),
+            int64_t(columns.shape(0)), rows.data(), columns.data()};
+}
+
+static void pool_maximum(int isa, Numbers x, Array<const int64_t> rows, Array<const int64_t> columns, Array<int16_t> y,
+                         int64_t begin, int64_t end) {
+    const PoolGeometry g = read_pool(x, rows, columns);
+    const int16_t* source = read_source(x).activations;
+    nb::gil_scoped_release unlocked;
+    kernels(isa).pool_maximum(g, source, y.data(), begin, end);
+}
+
+static void pool_sum(int isa, Numbers x, Array<const int64_t> rows, Array<const int64_t> columns, Array<int32_t> y,
+                     int64_t begin, int64_t end) {
+    const PoolGeometry g = read_pool(x, rows, columns);
+    const int16_t* source = read_source(x).activations;
+    nb::gil_scoped_release unlocked;
+    kernels(isa).pool_sum(g, source, y.data(), begin, end);
+}
+
+void bind_linear(nb::module_& module) {
+    module.attr("PANEL_WIDTH") = PANEL_WIDTH;
+    module.attr("BLOCK_ROWS") = BLOCK_ROWS;
+    module.attr("SCRATCH_ELEMENTS") = SCRATCH_ELEMENTS;
+    module.def("gemm", &gemm, "y = W x mod 2**32 on a range of output pixels and panels");
+    module.def("depthwise", &depthwise, "as gemm, one input channel per group, on a range of output pixels");
+    module.def("field_outer", &field_outer, "the transposed map of spatial (x) kernel in F_p, on a range of image rows");
+    module.def("pool_maximum", &pool_maximum, "the maximum of each window, on a range of output rows");
+    module.def("pool_sum", &pool_sum, "the sum of each window, on a range of output rows");
+}

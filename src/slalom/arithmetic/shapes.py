@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from slalom.errors import ModelError
-from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
+
+if TYPE_CHECKING:
+    # LOAD-BEARING: the package `plan` imports this file when it validates, so importing it here would be a cycle;
+    # the two functions that tell the maps apart import them when called.
+    from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
 
 _BLOCK_ELEMENTS = 2**20
 
@@ -57,9 +62,17 @@ class Geometry:
         """The weights as a convolution's: a view of the tensor's own row-major order."""
         return (*self.kernel, self.group_inputs, self.output_image[2])
 
+    def words(self) -> npt.NDArray[np.int64]:
+        """The geometry as the extension reads it (linear.hpp: MapGeometry)."""
+        corner = (self.padding[0], self.padding[2])
+        extents = (*self.input_image, *self.output_image, *self.kernel, *self.stride, *corner, *self.dilation)
+        return np.array((*extents, self.groups), dtype=np.int64)
+
 
 def map_geometry(linear_map: LinearMap, weight_shape: Shape, input_shape: Shape) -> Geometry:
     """The geometry of one map over items of `input_shape`. Raises ModelError naming what does not fit."""
+    from slalom.plan.steps import Dense
+
     if isinstance(linear_map, Dense):
         return _dense_geometry(linear_map, weight_shape, input_shape)
     return _convolution_geometry(linear_map, weight_shape, input_shape)
@@ -108,6 +121,8 @@ def weight_bound(maps: Sequence[LinearMap], weights: Mapping[str, npt.NDArray[np
 
 
 def _channel_bounds(linear_map: LinearMap, weight: npt.NDArray[np.int8], before: list[int] | None) -> list[int]:
+    from slalom.plan.steps import Convolution
+
     groups = linear_map.groups if isinstance(linear_map, Convolution) else 1
     _require(weight.ndim in (2, 4) and weight.size > 0, linear_map, f"a weight has 2 or 4 axes, not {weight.shape}")
     rows, outputs = weight.shape[-2], weight.shape[-1]

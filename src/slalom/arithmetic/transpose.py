@@ -12,24 +12,26 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from slalom import _native
+from slalom.arithmetic import field
+from slalom.arithmetic.dispatch import Dispatch, Isa
+from slalom.arithmetic.field import Elements
 from slalom.arithmetic.linear import tap_slices
 from slalom.arithmetic.shapes import Geometry, chain_geometries
 from slalom.errors import ApiMisuse, ModelError
 from slalom.plan.steps import LinearMap, Shape
 
-_P = 2**51 - 129
 _LIMB_BITS = 26
 _LIMB_MASK = np.uint64(2**_LIMB_BITS - 1)
 # |limb| < 2^26, |w| <= 2^7, 2^19 terms -> every partial sum < 2^52
 _EXACT_TERMS = 2**19
+_NATIVE_TAPS = 4096  # linear.hpp: field_outer
 _BLOCK_ELEMENTS = 2**22  # 32 MiB of float64 weights at a time
-
-Field = npt.NDArray[np.uint64]
 
 
 def transpose_maps(
-    maps: Sequence[LinearMap], weights: Mapping[str, npt.NDArray[np.int8]], input_shape: Shape, probe: Field
-) -> Field:
+    maps: Sequence[LinearMap], weights: Mapping[str, npt.NDArray[np.int8]], input_shape: Shape, probe: Elements
+) -> Elements:
     """The probe image of a chain: uint64 [*input_shape] in 0..p-1.
 
     `probe` is uint64 [*output shape of the last map] with elements in 0..p-1.
@@ -46,7 +48,7 @@ def transpose_maps(
     return image.reshape(input_shape)
 
 
-def _transpose_map(geometry: Geometry, weight: npt.NDArray[np.int8], probe: Field) -> Field:
+def _transpose_map(geometry: Geometry, weight: npt.NDArray[np.int8], probe: Elements) -> Elements:
     kernel = weight.reshape(*geometry.kernel, geometry.group_inputs, geometry.groups, geometry.group_outputs)
     limbs = _split_limbs(probe.reshape(*geometry.output_image[:2], geometry.groups, geometry.group_outputs))
     height, width, channels = geometry.input_image
@@ -58,7 +60,7 @@ def _transpose_map(geometry: Geometry, weight: npt.NDArray[np.int8], probe: Fiel
             for inputs, part in _tap_images(geometry, limbs[..., outputs], kernel[a, b][..., outputs]):
                 padded[:, *taken, inputs] += part
         image = padded[:, top : top + height, left : left + width]
-        total = (total + _join_limbs(image[0].astype(np.int64), image[1].astype(np.int64))) % np.uint64(_P)
+        total = (total + _join_limbs(image[0].astype(np.int64), image[1].astype(np.int64))) % np.uint64(field.P)
     return total
 
 
@@ -66,28 +68,30 @@ def transpose_rank_one(
     maps: Sequence[LinearMap],
     weights: Mapping[str, npt.NDArray[np.int8]],
     input_shape: Shape,
-    spatial: Field,
-    channel: Field,
-) -> Field:
+    spatial: Elements,
+    channel: Elements,
+    dispatch: Dispatch | None = None,
+) -> Elements:
     """The probe image of the rank-one probe s[pixel, o] = spatial[pixel] * channel[o]: uint64 [*input_shape].
 
     `spatial` is uint64 [output pixels] (rows, for a dense map) and `channel` uint64 [output channels], both with
     elements in 0..p-1. Equal to `transpose_maps` of that probe, but the last map costs taps * inputs field
-    products in place of its multiplications: its weights are contracted with `channel` first. Raises as there.
+    products in place of its multiplications: its weights are contracted with `channel` first. `dispatch` says which
+    kernels make those products; NumPy without it. Raises as `transpose_maps`.
     """
     geometry = chain_geometries(maps, weights, input_shape)[-1]
     if spatial.shape != (geometry.pixels,) or channel.shape != (geometry.output_image[2],):
         expected = f"{geometry.pixels} pixels and {geometry.output_image[2]} channels"
         raise ApiMisuse(f"a rank-one probe of this step has {expected}, not {spatial.shape} and {channel.shape}")
     kernel = _contract_channels(geometry, weights[maps[-1].weight], channel)
-    image = _outer_image(geometry, spatial, kernel)
+    image = _outer_image(geometry, spatial, kernel, dispatch)
     if len(maps) == 1:
         return image.reshape(input_shape)
     before = chain_geometries(maps[:-1], weights, input_shape)[-1].output_shape
     return transpose_maps(maps[:-1], weights, input_shape, image.reshape(before))
 
 
-def _contract_channels(geometry: Geometry, weight: npt.NDArray[np.int8], channel: Field) -> Field:
+def _contract_channels(geometry: Geometry, weight: npt.NDArray[np.int8], channel: Elements) -> Elements:
     """K[a, b, c] = sum over the outputs o of c's group of channel[o] * weight[a, b, c, o], mod p."""
     kernel = weight.reshape(*geometry.kernel, geometry.group_inputs, geometry.groups, geometry.group_outputs)
     limbs = _split_limbs(channel.reshape(1, 1, geometry.groups, geometry.group_outputs))
@@ -96,18 +100,31 @@ def _contract_channels(geometry: Geometry, weight: npt.NDArray[np.int8], channel
         for a, b, _ in tap_slices(geometry):
             for inputs, part in _tap_images(geometry, limbs[..., outputs], kernel[a, b][..., outputs]):
                 low, high = part.reshape(2, -1).astype(np.int64)
-                total[a, b, inputs] = (total[a, b, inputs] + _join_limbs(low, high)) % np.uint64(_P)
+                total[a, b, inputs] = (total[a, b, inputs] + _join_limbs(low, high)) % np.uint64(field.P)
     return total
 
 
-def _outer_image(geometry: Geometry, spatial: Field, kernel: Field) -> Field:
+def _outer_image(geometry: Geometry, spatial: Elements, kernel: Elements, dispatch: Dispatch | None) -> Elements:
     """t[p, c] = sum over (tap, output pixel q that reads p by tap) of spatial[q] * kernel[tap, c], mod p."""
+    if dispatch is None or dispatch.isa is Isa.NUMPY or geometry.taps > _NATIVE_TAPS:
+        return _outer_reference(geometry, spatial, kernel)
+    image = np.empty(geometry.input_image, dtype=np.uint64)
+    words, factors, code = geometry.words(), np.ascontiguousarray(spatial), dispatch.isa.code
+    dispatch.run_ranges(
+        geometry.input_image[0],
+        1,
+        lambda begin, end: _native.field_outer(code, words, factors, kernel, image, begin, end),
+    )
+    return image
+
+
+def _outer_reference(geometry: Geometry, spatial: Elements, kernel: Elements) -> Elements:
     height, width, channels = geometry.input_image
     top, bottom, left, right = geometry.padding
     padded = np.zeros((height + top + bottom, width + left + right, channels), dtype=np.uint64)
     factors = spatial.reshape(*geometry.output_image[:2], 1)
     for a, b, taken in tap_slices(geometry):
-        padded[taken] = (padded[taken] + _multiply(factors, kernel[a, b])) % np.uint64(_P)
+        padded[taken] = field.add(padded[taken], field.multiply(factors, kernel[a, b]))
     return padded[top : top + height, left : left + width]
 
 
@@ -140,24 +157,14 @@ def _tap_images(
             yield slice(first, first + len(part)), (rows @ part.T).reshape(*shape, len(part))
 
 
-def _split_limbs(elements: Field) -> npt.NDArray[np.float64]:
+def _split_limbs(elements: Elements) -> npt.NDArray[np.float64]:
     """[2, ...] float64: the low 26 bits and the high 25."""
     return np.stack([elements & _LIMB_MASK, elements >> np.uint64(_LIMB_BITS)]).astype(np.float64)
 
 
-def _join_limbs(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> Field:
+def _join_limbs(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> Elements:
     """low + 2^26 * high mod p, for any int64 limbs."""
-    high = high % _P
+    high = high % field.P
     # 2^51 = 129 mod p: high * 2^26 = (high >> 25) * 2^51 + (high mod 2^25) * 2^26; < 2^26 * 2^8 + 2^51
     shifted = (high >> 25) * 129 + ((high & (2**25 - 1)) << 26)
-    return ((low % _P + shifted) % _P).astype(np.uint64)
-
-
-def _multiply(x: Field, y: Field) -> Field:
-    """x * y mod p for elements in 0..p-1."""
-    bits = np.uint64(_LIMB_BITS)
-    x_high, x_low, y_high, y_low = x >> bits, x & _LIMB_MASK, y >> bits, y & _LIMB_MASK
-    middle = x_high * y_low + x_low * y_high  # 2 * 2^25 * 2^26 = 2^52
-    # 2^52 = 258 and 2^51 = 129 mod p: 2^50 * 258 + 2^27 * 129 + 2^51 + 2^52 < 2^59
-    folded = (middle >> np.uint64(25)) * np.uint64(129) + ((middle & np.uint64(2**25 - 1)) << bits)
-    return (x_high * y_high * np.uint64(258) + folded + x_low * y_low) % np.uint64(_P)
+    return ((low % field.P + shifted) % field.P).astype(np.uint64)

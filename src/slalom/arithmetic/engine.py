@@ -1,0 +1,175 @@
+"""The trusted engine: the plan's linear maps, exact mod 2**32, on the processor's int16 dot products.
+
+It makes mask images and the `enclave` baseline. Weights are packed once, as int8; sources are int16 activations or
+32-bit words, which are taken as two int16 halves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from slalom import _native
+from slalom.arithmetic.dispatch import Dispatch, Isa
+from slalom.arithmetic.linear import Words, apply_map, check_words
+from slalom.arithmetic.shapes import Geometry, chain_geometries
+from slalom.errors import ApiMisuse, DeviceError
+from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
+
+_TILE_ROWS = 12
+_TILE_PANELS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedMap:
+    """One map and its weights as the engine reads them: int8, the tensor's own order or panels of 16 outputs."""
+
+    linear_map: LinearMap
+    geometry: Geometry
+    geometry_words: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.int8]
+
+    @property
+    def depthwise(self) -> bool:
+        """One input channel per group: a kernel of its own."""
+        return self.geometry.groups > 1 and self.geometry.group_inputs == 1
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedMaps:
+    """A chain that `LinearEngine.apply` runs on items of `input_shape`."""
+
+    maps: tuple[PreparedMap, ...]
+    input_shape: Shape
+    output_shape: Shape
+
+
+class LinearEngine:
+    """Runs chains of linear maps. Safe to share between threads; holds no data of its own.
+
+    Construction runs `self_test`, and so raises DeviceError on a processor whose kernels are not exact.
+    """
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self.self_test()
+
+    def prepare(
+        self, maps: Sequence[LinearMap], weights: Mapping[str, npt.NDArray[np.int8]], input_shape: Shape
+    ) -> PreparedMaps:
+        """Packs the weights of a chain. Raises ModelError where the shapes do not fit."""
+        geometries = chain_geometries(maps, weights, input_shape)
+        prepared = tuple(
+            self._prepare_map(linear_map, geometry, weights[linear_map.weight])
+            for linear_map, geometry in zip(maps, geometries, strict=True)
+        )
+        return PreparedMaps(prepared, input_shape, geometries[-1].output_shape)
+
+    def apply(self, prepared: PreparedMaps, x: Words) -> npt.NDArray[np.int32]:
+        """The chain on a batch: int16 or int32 [B, *input shape] gives int32 [B, *output shape], exact mod 2**32.
+
+        Raises ApiMisuse for other shapes and dtypes.
+        """
+        check_words(x)
+        if x.shape[1:] != prepared.input_shape:
+            raise ApiMisuse(f"a chain for items of {prepared.input_shape} was given {x.shape[1:]}")
+        y: Words = np.ascontiguousarray(x)
+        for prepared_map in prepared.maps:
+            y = self._apply_map(prepared_map, y)
+        return y.astype(np.int32, copy=False)
+
+    def self_test(self) -> None:
+        """Compares the kernels with the reference on extreme values. Raises DeviceError on the first difference."""
+        if self._dispatch.isa is Isa.NUMPY:
+            return
+        for linear_map, weight, x in _extreme_cases():
+            prepared = self.prepare([linear_map], {linear_map.weight: weight}, x.shape[1:])
+            if not np.array_equal(self.apply(prepared, x), apply_map(linear_map, weight, x)):
+                message = f"this processor's {self._dispatch.isa} kernels are not exact"
+                raise DeviceError(message, hint="choose another instruction set")
+
+    def _prepare_map(self, linear_map: LinearMap, geometry: Geometry, weight: npt.NDArray[np.int8]) -> PreparedMap:
+        if weight.dtype != np.int8:
+            raise ApiMisuse(f"{linear_map.weight}: weights are int8, not {weight.dtype}")
+        prepared = PreparedMap(linear_map, geometry, geometry.words(), np.ascontiguousarray(weight))
+        if self._dispatch.isa is Isa.NUMPY or prepared.depthwise:
+            return prepared
+        return PreparedMap(linear_map, geometry, prepared.geometry_words, pack_panels(geometry, weight))
+
+    def _apply_map(self, prepared: PreparedMap, x: Words) -> npt.NDArray[np.int32]:
+        if self._dispatch.isa is Isa.NUMPY:
+            return apply_map(prepared.linear_map, prepared.weight, x)
+        y = np.empty((len(x), *prepared.geometry.output_shape), dtype=np.int32)
+        if prepared.depthwise:
+            self._run_depthwise(prepared, x, y)
+        else:
+            self._run_gemm(prepared, x, y)
+        return y
+
+    def _run_depthwise(self, prepared: PreparedMap, x: Words, y: npt.NDArray[np.int32]) -> None:
+        code, words, weight = self._dispatch.isa.code, prepared.geometry_words, prepared.weight
+        self._dispatch.run_ranges(
+            len(x) * prepared.geometry.pixels,
+            1,
+            lambda begin, end: _native.depthwise(code, words, x, weight, y, begin, end),
+        )
+
+    def _run_gemm(self, prepared: PreparedMap, x: Words, y: npt.NDArray[np.int32]) -> None:
+        """Cuts the output pixels among the threads, or the panels where there are too few pixels."""
+        code, words, panels = self._dispatch.isa.code, prepared.geometry_words, prepared.weight
+        pixels = len(x) * prepared.geometry.pixels
+        panel_count = math.prod(panels.shape[:2])
+
+        def run(*limits: int) -> None:
+            scratch = np.empty(_native.SCRATCH_ELEMENTS, dtype=np.int16)
+            _native.gemm(code, words, x, panels, y, scratch, np.array(limits, dtype=np.int64))
+
+        if pixels >= 2 * _TILE_ROWS * self._dispatch.threads or panel_count < _TILE_PANELS * self._dispatch.threads:
+            self._dispatch.run_ranges(pixels, _TILE_ROWS, lambda begin, end: run(begin, end, 0, panel_count))
+        else:
+            self._dispatch.run_ranges(panel_count, _TILE_PANELS, lambda begin, end: run(0, pixels, begin, end))
+
+
+def pack_panels(geometry: Geometry, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """The weights as [groups, panels, pairs, 16, 2]: 16 outputs side by side, K in pairs (see linear.hpp).
+
+    As many bytes as the weights, but for zeros that fill the last panel and the last pair.
+    """
+    depth, width = geometry.taps * geometry.group_inputs, _native.PANEL_WIDTH
+    panels, pairs = -(-geometry.group_outputs // width), -(-depth // 2)
+    packed = np.zeros((geometry.groups, panels, pairs, width, 2), dtype=np.int8)
+    columns = weight.reshape(depth, geometry.groups, geometry.group_outputs)
+    for panel in range(panels):
+        part = columns[:, :, panel * width : (panel + 1) * width]
+        for parity in range(2):
+            rows = part[parity::2]
+            packed[:, panel, : len(rows), : part.shape[2], parity] = rows.transpose(1, 0, 2)
+    return packed
+
+
+def _extreme_cases() -> list[tuple[LinearMap, npt.NDArray[np.int8], Words]]:
+    """Maps over every kernel, with the values at which halves, pairs and saturating instructions would show."""
+    square = (1, 1, 1, 1)
+    maps: list[tuple[LinearMap, Shape, Shape]] = [
+        (Dense("dense"), (1029, 35), (14, 1029)),  # sums far beyond 2^31, K cut in blocks, odd K, a partial panel
+        (Dense("dense"), (64, 48), (14, 64)),
+        (Convolution("grouped", (2, 1), (1, 0, 0, 2), (1, 2), 3), (3, 2, 5, 51), (5, 6, 15)),
+        (Convolution("image", (1, 1), square, (1, 1), 1), (3, 3, 17, 33), (5, 7, 17)),
+        (Convolution("depthwise", (1, 1), square, (1, 1), 83), (3, 3, 1, 83), (4, 5, 83)),
+        (Convolution("multiplier", (1, 2), square, (2, 1), 3), (3, 3, 1, 6), (5, 6, 3)),
+    ]
+    halves = np.array([-(2**15), 2**15 - 1, -16383, 16383, -1, 0, 1], dtype=np.int16)
+    edges = [-(2**31), -(2**31) + 1, 2**31 - 1, 2**15, -(2**15) - 1, 65535, -65536, 0x7FFF8000, 16383, -1, 0, 1]
+    words = np.array(edges, dtype=np.int32)
+    rng = np.random.default_rng(0)  # which extreme stands where: no secret
+    cases: list[tuple[LinearMap, npt.NDArray[np.int8], Words]] = []
+    for linear_map, weight_shape, item in maps:
+        weight = rng.choice(np.array([-127, 127, -126, 1, 0], dtype=np.int8), weight_shape)
+        cases += [(linear_map, weight, rng.choice(values, (2, *item))) for values in (halves, words)]
+        uniform = np.full(weight_shape, -127, dtype=np.int8)
+        cases += [(linear_map, uniform, np.full((1, *item), values[0])) for values in (halves, words)]
+    return cases

@@ -1,0 +1,60 @@
+"""Pooling of integer images: the maximum or the sum of each window, exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from slalom import _native
+from slalom.arithmetic.dispatch import Dispatch, Isa
+from slalom.errors import ApiMisuse
+from slalom.plan.steps import Pool, Reduction, Window
+
+Pooled = npt.NDArray[np.int16 | np.int32]
+
+
+def pool(dispatch: Dispatch, step: Pool, x: npt.NDArray[np.int16]) -> Pooled:
+    """The windows of a batch of images: int16 [B, OH, OW, C] for MAXIMUM, int32 for SUM (mod 2**32).
+
+    `x` is int16 [B, H, W, C], any values. Raises ApiMisuse for another dtype or a window outside the image.
+    """
+    if x.dtype != np.int16 or x.ndim != 4:
+        raise ApiMisuse(f"a pool takes a batch of int16 images, not {x.dtype} {x.shape}")
+    rows, columns = _window_words(step.rows, x.shape[1]), _window_words(step.columns, x.shape[2])
+    if dispatch.isa is Isa.NUMPY:
+        return _pool_reference(step, x)
+    maximum = step.reduction is Reduction.MAXIMUM
+    kernel = _native.pool_maximum if maximum else _native.pool_sum
+    y = np.empty((x.shape[0], len(rows), len(columns), x.shape[3]), dtype=np.int16 if maximum else np.int32)
+    source, code = np.ascontiguousarray(x), dispatch.isa.code
+    dispatch.run_ranges(
+        x.shape[0] * len(rows),
+        1,
+        lambda begin, end: kernel(code, source, rows, columns, y, begin, end),
+    )
+    return y
+
+
+def _window_words(windows: Sequence[Window], extent: int) -> npt.NDArray[np.int64]:
+    """[count, 3] of start, stop, step; every window has an index, and all are inside the image."""
+    for window in windows:
+        if not (0 <= window.start < window.stop <= extent and window.step >= 1):
+            raise ApiMisuse(f"{window} is empty or reaches outside 0..{extent}")
+    return np.array([(window.start, window.stop, window.step) for window in windows], dtype=np.int64).reshape(-1, 3)
+
+
+def _pool_reference(step: Pool, x: npt.NDArray[np.int16]) -> Pooled:
+    """Rows first, then columns: both reductions allow it."""
+    values: Pooled = x if step.reduction is Reduction.MAXIMUM else x.astype(np.int32)
+    for axis, windows in ((1, step.rows), (2, step.columns)):
+        values = np.stack([_reduce(step.reduction, values, axis, window) for window in windows], axis=axis)
+    return values
+
+
+def _reduce(reduction: Reduction, values: Pooled, axis: int, window: Window) -> Pooled:
+    taken = values.take(range(window.start, window.stop, window.step), axis=axis)
+    maximum = reduction is Reduction.MAXIMUM
+    joined: Pooled = taken.max(axis=axis) if maximum else taken.sum(axis=axis, dtype=np.int32)
+    return joined
