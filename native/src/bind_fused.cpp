@@ -1,3 +1,130 @@
+// Binds the fused pass: reads the Python tuples into a FusedPass, lets go of the interpreter lock, and runs.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "fused.hpp"
+#include "isa.hpp"
+
 namespace nb = nanobind;
-void bind_fused(nb::module_&) {}
+
+namespace {
+
+const FusedKernels& kernels(int isa) {
+    switch (static_cast<Isa>(isa)) {
+        case Isa::portable: return fused_portable;
+        case Isa::avx2: return fused_avx2;
+        case Isa::avx512: return fused_avx512;
+    }
+    throw nb::value_error("unknown instruction set");
+}
+
+// The array's data, or null for None. The caller holds the array; type, order and count are checked, never converted.
+template <class Element>
+Element* data_of(nb::handle object, size_t count) {
+    if (object.is_none()) return nullptr;
+    nb::ndarray<Element, nb::c_contig, nb::device::cpu> array;
+    if (!nb::try_cast(object, array, false) || array.size() != count)
+        throw nb::value_error("an array of the fused pass has the wrong type or size");
+    return array.data();
+}
+
+size_t read_probes(const nb::tuple& arrays, size_t count, const uint64_t** probes) {
+    if (arrays.size() > maximum_probes) throw nb::value_error("too many probes");
+    for (size_t k = 0; k < arrays.size(); ++k) probes[k] = data_of<const uint64_t>(arrays[k], count);
+    return arrays.size();
+}
+
+// (kind, function, parameter, length, multiplier or None, bias or None, operand or None)
+Operation read_operation(const nb::tuple& parts, size_t batch) {
+    Operation operation{};
+    operation.kind = static_cast<OperationKind>(nb::cast<int>(parts[0]));
+    operation.function = static_cast<Function>(nb::cast<int>(parts[1]));
+    operation.parameter = nb::cast<float>(parts[2]);
+    operation.length = nb::cast<size_t>(parts[3]);
+    operation.multiplier = data_of<const float>(parts[4], operation.length + affine_room);
+    operation.bias = data_of<const float>(parts[5], operation.length + affine_room);
+    operation.operand = data_of<const int16_t>(parts[6], batch * operation.length);
+    const bool affine = operation.kind == OperationKind::affine, apply = operation.kind == OperationKind::apply;
+    const bool whole = affine ? operation.multiplier && operation.bias : apply || operation.operand;
+    if (!whole || (operation.length == 0 && !apply)) throw nb::value_error("an operation lacks its arrays");
+    return operation;
+}
+
+// source: (claims or None, activation or None, mask image or None, probes)
+void read_source(FusedPass& pass, const nb::tuple& source) {
+    const size_t total = pass.batch * pass.count;
+    pass.claims = data_of<const int32_t>(source[0], total);
+    pass.activation = data_of<const int16_t>(source[1], total);
+    pass.mask_image = data_of<const int32_t>(source[2], total);
+    pass.probe_count = read_probes(nb::cast<nb::tuple>(source[3]), pass.count, pass.probes);
+}
+
+// program: (operations, inverse, limit)
+void read_program(FusedPass& pass, const nb::tuple& program) {
+    const auto operations = nb::cast<nb::tuple>(program[0]);
+    if (operations.size() > maximum_operations) throw nb::value_error("too many operations");
+    for (size_t k = 0; k < operations.size(); ++k)
+        pass.operations[k] = read_operation(nb::cast<nb::tuple>(operations[k]), pass.batch);
+    pass.operation_count = operations.size();
+    if (pass.operation_count > 0 && pass.operations[0].kind != OperationKind::affine)
+        throw nb::value_error("the first operation must be an affine");
+    pass.inverse = nb::cast<float>(program[1]);
+    pass.limit = nb::cast<float>(program[2]);
+}
+
+// output: (activation or None, real or None, probe images, mask or None, blinded or None)
+void read_output(FusedPass& pass, const nb::tuple& output) {
+    const size_t total = pass.batch * pass.count;
+    pass.activation_out = data_of<int16_t>(output[0], total);
+    pass.real_out = data_of<float>(output[1], total);
+    pass.image_count = read_probes(nb::cast<nb::tuple>(output[2]), pass.count, pass.probe_images);
+    pass.mask = data_of<const int32_t>(output[3], total);
+    pass.blinded = data_of<int32_t>(output[4], total);
+}
+
+void check_whole(const FusedPass& pass) {
+    const bool one_source = (pass.claims == nullptr) != (pass.activation == nullptr);
+    const bool one_output = pass.operation_count == 0 ? pass.activation && !pass.real_out
+                                                      : (pass.activation_out == nullptr) != (pass.real_out == nullptr);
+    const bool masked = (pass.mask == nullptr) == (pass.blinded == nullptr);
+    const bool dotted = pass.source_dots && pass.output_dots;
+    if (!one_source || !one_output || !masked || !dotted) throw nb::value_error("the fused pass lacks an array");
+}
+
+// shape: (batch, count, begin, end); dots: uint64 [batch, probes] and [batch, probe images]
+void fused_pass(int isa, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple output, nb::tuple dots) {
+    FusedPass pass;
+    pass.batch = nb::cast<size_t>(shape[0]);
+    pass.count = nb::cast<size_t>(shape[1]);
+    pass.begin = nb::cast<size_t>(shape[2]);
+    pass.end = nb::cast<size_t>(shape[3]);
+    if (pass.begin > pass.end || pass.end > pass.count) throw nb::value_error("the range leaves the array");
+    read_source(pass, source);
+    read_program(pass, program);
+    read_output(pass, output);
+    pass.source_dots = data_of<uint64_t>(dots[0], pass.batch * pass.probe_count);
+    pass.output_dots = data_of<uint64_t>(dots[1], pass.batch * pass.image_count);
+    check_whole(pass);
+    const FusedKernels& chosen = kernels(isa);
+    nb::gil_scoped_release released;
+    chosen.pass(pass);
+}
+
+using Factor = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Product = nb::ndarray<uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void field_multiply(int isa, Factor a, Factor b, Product product) {
+    if (a.size() != product.size() || b.size() != product.size()) throw nb::value_error("the lengths differ");
+    const FusedKernels& chosen = kernels(isa);
+    nb::gil_scoped_release released;
+    chosen.multiply(a.data(), b.data(), product.data(), product.size());
+}
+
+}  // namespace
+
+void bind_fused(nb::module_& module) {
+    module.def("fused_pass", &fused_pass, nb::arg("isa"), nb::arg("shape"), nb::arg("source"), nb::arg("program"),
+               nb::arg("output"), nb::arg("dots"), "One range of the fused pass; see slalom.arithmetic.fused.");
+    module.def("field_multiply", &field_multiply, nb::arg("isa"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
+               nb::arg("product").noconvert(), "Elementwise a * b mod p for elements of the field.");
+}

@@ -1,2 +1,61 @@
+// The fused trusted pass: what the binding hands to the kernels of one instruction set.
 #pragma once
-struct FusedKernels { int reserved; };
+
+#include <cstddef>
+#include <cstdint>
+
+// In the order of slalom.plan.steps.Function.
+enum class Function : int {
+    relu,
+    relu6,
+    leaky_relu,
+    hard_sigmoid,
+    hard_swish,
+    sigmoid,
+    silu,
+    tanh,
+    gelu,
+    gelu_tanh,
+};
+
+enum class OperationKind : int { affine, apply, add, multiply };
+
+struct Operation {
+    OperationKind kind;
+    Function function;        // apply
+    float parameter;          // apply: the slope; add, multiply: the operand's scale
+    const float* multiplier;  // affine: [length + affine_room], the entries going on around
+    const float* bias;        // affine: the same
+    const int16_t* operand;   // add, multiply: [batch, length]
+    size_t length;            // element e uses entry e mod length
+};
+
+constexpr size_t affine_room = 16;  // a whole vector may be read from the last entry
+constexpr size_t maximum_operations = 64;
+constexpr size_t maximum_probes = 64;
+
+// Elements begin..end-1 of every item; all arrays [batch, count] or [count] unless said otherwise.
+struct FusedPass {
+    size_t batch, count, begin, end;
+    const int32_t* claims;      // exactly one of claims and activation
+    const int16_t* activation;
+    const int32_t* mask_image;  // may be null
+    const uint64_t* probes[maximum_probes];
+    size_t probe_count;
+    Operation operations[maximum_operations];
+    size_t operation_count;     // 0: the activation passes through; else the first is an affine
+    float inverse, limit;       // requantisation, where activation_out is given
+    int16_t* activation_out;    // may be null only where real_out is given or nothing is computed
+    float* real_out;            // may be null
+    const uint64_t* probe_images[maximum_probes];
+    size_t image_count;
+    const int32_t* mask;        // null or together with blinded
+    int32_t* blinded;
+    uint64_t* source_dots;      // [batch, probe_count]
+    uint64_t* output_dots;      // [batch, image_count]
+};
+
+struct FusedKernels {
+    void (*pass)(const FusedPass&);
+    void (*multiply)(const uint64_t* a, const uint64_t* b, uint64_t* product, size_t count);
+};

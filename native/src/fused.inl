@@ -1,4 +1,242 @@
+// The fused pass for one instruction set. For each tile of elements, for each item of the batch: the probes and the
+// per-channel arrays of the tile stay in the first cache while the whole batch uses them.
 #include "isa.hpp"
+
 #include "fused.hpp"
+
+#include "dots.inl"
+#include "functions.inl"
+
+namespace {
+
+// Round to nearest even, no flushing of subnormals, no traps: whatever the caller's thread had, and back to it.
+class FloatGuard {
+public:
+#if defined(__SSE__)
+    FloatGuard() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
+    ~FloatGuard() { _mm_setcsr(saved_); }
+
+private:
+    unsigned saved_;
+#elif defined(__aarch64__)
+    FloatGuard() {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_));
+        asm volatile("msr fpcr, %0" ::"r"(uint64_t{0}) : "memory");
+    }
+    ~FloatGuard() { asm volatile("msr fpcr, %0" ::"r"(saved_) : "memory"); }
+
+private:
+    uint64_t saved_;
+#endif
+};
+
+struct Tile {  // room for the vector that begins at the last element
+    static constexpr size_t room = tile_count + lanes;
+    alignas(64) int32_t source[room];
+    alignas(64) float real[room];
+    alignas(64) float spare[room];
+    alignas(64) int16_t operand[room];
+    alignas(64) int16_t output[room];
+};
+
+struct Range {
+    size_t item, begin, count;  // elements begin..begin+count-1 of one item; count <= tile_count
+};
+
+// Calls body(place in the tile, entry of the array, how many) for each stretch without a wrap of `e mod length`.
+template <class Body>
+inline void for_stretches(const Range& range, size_t length, Body body) {
+    size_t entry = range.begin % length;
+    for (size_t done = 0; done < range.count;) {
+        const size_t left = range.count - done, stretch = length - entry < left ? length - entry : left;
+        body(done, entry, stretch);
+        done += stretch;
+        entry = 0;
+    }
+}
+
+inline void read_source(const FusedPass& pass, const Range& range, int32_t* __restrict y) {
+    const size_t place = range.item * pass.count + range.begin, count = range.count;
+    if (pass.activation != nullptr) {
+        const int16_t* __restrict activation = pass.activation + place;
+        for (size_t i = 0; i < count; ++i) y[i] = activation[i];
+    } else if (pass.mask_image != nullptr) {
+        const int32_t* __restrict claims = pass.claims + place;
+        const int32_t* __restrict mask_image = pass.mask_image + place;
+        for (size_t i = 0; i < count; ++i) y[i] = claims[i] - mask_image[i];  // wraps mod 2^32 (-fwrapv)
+    } else {
+        const int32_t* __restrict claims = pass.claims + place;
+        for (size_t i = 0; i < count; ++i) y[i] = claims[i];
+    }
+    // LOAD-BEARING: the device can change the claims while they are read. Without this barrier the compiler may read
+    // them again below, and what is checked is then not what is used. `y` is named so that the barrier covers it.
+    asm volatile("" : : "r"(y) : "memory");
+}
+
+SLALOM_INLINE Shorts requantise(Floats v, float inverse, float limit) {
+    const Floats scaled = clamp(v * inverse, -limit, limit);  // |scaled| <= 16383 < 2^22
+    return to_shorts((Words)(scaled + rounder) - rounder_bits);
+}
+
+// store(place, load(place) * multiplier + bias) for each vector. A stretch may end within a vector: the lanes beyond it
+// are stored again by the next stretch, or lie beyond the tile's count. So load and store must not share a buffer;
+// buffers and arrays have room for one vector more.
+template <class Load, class Store>
+SLALOM_INLINE void run_affine(const Operation& affine, const Range& range, Load load, Store store) {
+    for_stretches(range, affine.length, [&](size_t place, size_t entry, size_t count) {
+        const float* __restrict multiplier = affine.multiplier + entry;
+        const float* __restrict bias = affine.bias + entry;
+        for (size_t i = 0; i < count; i += lanes)
+            store(place + i, load(place + i) * load_vector<Floats>(multiplier + i) + load_vector<Floats>(bias + i));
+    });
+}
+
+// The frequent program in one loop: affine, perhaps a clamp, requantise.
+template <Unary function>
+inline void run_short(const FusedPass& pass, const Range& range, const int32_t* __restrict y, int16_t* __restrict q) {
+    const float inverse = pass.inverse, limit = pass.limit;
+    run_affine(
+        pass.operations[0], range, [&](size_t i) { return to_floats(load_vector<Words>(y + i)); },
+        [&](size_t i, Floats v) { store_vector(q + i, requantise(function(v), inverse, limit)); });
+}
+
+inline bool run_if_short(const FusedPass& pass, const Range& range, const int32_t* y, int16_t* q) {
+    if (pass.real_out != nullptr || pass.operation_count > 2) return false;
+    if (pass.operation_count == 1) return run_short<unchanged>(pass, range, y, q), true;
+    if (pass.operations[1].kind != OperationKind::apply) return false;
+    if (pass.operations[1].function == Function::relu) return run_short<relu_of>(pass, range, y, q), true;
+    if (pass.operations[1].function == Function::relu6) return run_short<relu6_of>(pass, range, y, q), true;
+    return false;
+}
+
+// The operand's entries for the range: its first round is copied, then what stands there is doubled.
+inline void read_operand(const Operation& operation, const Range& range, int16_t* __restrict operand) {
+    const int16_t* row = operation.operand + range.item * operation.length;
+    const Range first{range.item, range.begin, operation.length < range.count ? operation.length : range.count};
+    for_stretches(first, operation.length, [&](size_t place, size_t entry, size_t count) {
+        __builtin_memcpy(operand + place, row + entry, count * sizeof(int16_t));
+    });
+    for (size_t filled = first.count; filled < range.count;) {  // filled is a multiple of the length
+        const size_t count = filled < range.count - filled ? filled : range.count - filled;
+        __builtin_memcpy(operand + filled, operand, count * sizeof(int16_t));
+        filled += count;
+    }
+}
+
+template <class Join>
+SLALOM_INLINE void join_operand(const Operation& operation, const Range& range, Tile& tile, Join join) {
+    read_operand(operation, range, tile.operand);
+    float* __restrict v = tile.real;
+    for (size_t i = 0; i < range.count; i += lanes) {
+        const Floats a = to_floats(to_words(load_vector<Shorts>(tile.operand + i))) * operation.parameter;
+        store_vector(v + i, join(load_vector<Floats>(v + i), a));
+    }
+}
+
+inline void run_operation(const Operation& operation, const Range& range, Tile& tile) {
+    switch (operation.kind) {
+        case OperationKind::affine:
+            __builtin_memcpy(tile.spare, tile.real, sizeof tile.real);
+            return run_affine(
+                operation, range, [&](size_t i) { return load_vector<Floats>(tile.spare + i); },
+                [&](size_t i, Floats v) { store_vector(tile.real + i, v); });
+        case OperationKind::apply:
+            return apply_function(operation.function, tile.real, range.count, operation.parameter);
+        case OperationKind::add:
+            return join_operand(operation, range, tile, [](Floats v, Floats a) { return v + a; });
+        case OperationKind::multiply:
+            return join_operand(operation, range, tile, [](Floats v, Floats a) { return v * a; });
+    }
+}
+
+inline void run_program(const FusedPass& pass, const Range& range, Tile& tile) {
+    if (pass.operation_count == 0) {
+        for (size_t i = 0; i < range.count; ++i) tile.output[i] = static_cast<int16_t>(tile.source[i]);
+        return;
+    }
+    if (run_if_short(pass, range, tile.source, tile.output)) return;
+    run_affine(
+        pass.operations[0], range, [&](size_t i) { return to_floats(load_vector<Words>(tile.source + i)); },
+        [&](size_t i, Floats v) { store_vector(tile.real + i, v); });
+    for (size_t k = 1; k < pass.operation_count; ++k) run_operation(pass.operations[k], range, tile);
+    if (pass.real_out != nullptr) return;
+    for (size_t i = 0; i < range.count; i += lanes)
+        store_vector(tile.output + i, requantise(load_vector<Floats>(tile.real + i), pass.inverse, pass.limit));
+}
+
+inline void write_output(const FusedPass& pass, const Range& range, const Tile& tile) {
+    const size_t place = range.item * pass.count + range.begin;
+    if (pass.real_out != nullptr) {
+        __builtin_memcpy(pass.real_out + place, tile.real, range.count * sizeof(float));
+        return;
+    }
+    if (pass.activation_out != nullptr)
+        __builtin_memcpy(pass.activation_out + place, tile.output, range.count * sizeof(int16_t));
+    if (pass.mask == nullptr) return;
+    const int32_t* __restrict mask = pass.mask + place;
+    int32_t* __restrict blinded = pass.blinded + place;
+    const int16_t* __restrict q = tile.output;
+    const size_t count = range.count;
+    for (size_t i = 0; i < count; ++i) blinded[i] = q[i] + mask[i];  // wraps mod 2^32
+}
+
+// The probes of one side of the pass: advanced tile by tile, with their sums.
+struct Probes {
+    const uint64_t* tile[maximum_probes];
+    uint64_t sums[maximum_probes];
+    size_t count;
+};
+
+inline void start_probes(Probes& probes, size_t count, uint64_t* dots, size_t batch) {
+    probes.count = count;
+    for (size_t k = 0; k < count; ++k) probes.sums[k] = 0;
+    for (size_t i = 0; i < batch * count; ++i) dots[i] = 0;
+}
+
+inline void advance_probes(Probes& probes, const uint64_t* const* arrays, size_t begin, size_t count) {
+    for (size_t k = 0; k < probes.count; ++k) {
+        probes.tile[k] = arrays[k] + begin;
+        probes.sums[k] = add_elements(probes.sums[k], sum_tile(probes.tile[k], count));
+    }
+}
+
+// Takes offset * (sum of the probe) off every dot.
+inline void finish_probes(const Probes& probes, uint64_t offset, uint64_t* dots, size_t batch) {
+    for (size_t k = 0; k < probes.count; ++k) {
+        const uint64_t excess = multiply_elements(probes.sums[k], offset);
+        for (size_t i = 0; i < batch; ++i)
+            dots[i * probes.count + k] = add_elements(dots[i * probes.count + k], prime - excess);
+    }
+}
+
+void run_pass(const FusedPass& pass) {
+    const FloatGuard guard;
+    Tile tile{};
+    Probes probes, images;
+    start_probes(probes, pass.probe_count, pass.source_dots, pass.batch);
+    start_probes(images, pass.image_count, pass.output_dots, pass.batch);
+    for (size_t begin = pass.begin; begin < pass.end; begin += tile_count) {
+        const size_t count = pass.end - begin < tile_count ? pass.end - begin : tile_count;
+        advance_probes(probes, pass.probes, begin, count);
+        advance_probes(images, pass.probe_images, begin, count);
+        for (size_t item = 0; item < pass.batch; ++item) {
+            const Range range{item, begin, count};
+            read_source(pass, range, tile.source);
+            dot_tile(tile.source, probes.tile, probes.count, count, pass.source_dots + item * probes.count);
+            run_program(pass, range, tile);
+            dot_tile(tile.output, images.tile, images.count, count, pass.output_dots + item * images.count);
+            write_output(pass, range, tile);
+        }
+    }
+    finish_probes(probes, offset_of<int32_t>, pass.source_dots, pass.batch);
+    finish_probes(images, offset_of<int16_t>, pass.output_dots, pass.batch);
+}
+
+void multiply_arrays(const uint64_t* a, const uint64_t* b, uint64_t* product, size_t count) {
+    for (size_t i = 0; i < count; ++i) product[i] = multiply_elements(a[i], b[i]);
+}
+
+}  // namespace
+
 extern const FusedKernels SLALOM_FUSED_TABLE;
-const FusedKernels SLALOM_FUSED_TABLE{0};
+const FusedKernels SLALOM_FUSED_TABLE{run_pass, multiply_arrays};

@@ -36,7 +36,7 @@ TANH_LIMIT: Final = _f(40.0)
 TANH_POLYNOMIAL: Final = tuple(
     _f(c) for c in (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 )
-GELU_LIMIT: Final = _f(13.0)  # 13**2 / 2 = 84.5 < EXP_LIMIT
+GELU_LIMIT: Final = _f(12.0)  # exp(-12**2 / 2) = 5e-32: erfc there, and its half, are normal
 SQRT_HALF: Final = _f(0.70710678118654752)
 ERF_P: Final = _f(0.3275911)
 ERF_POLYNOMIAL: Final = tuple(_f(c) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
@@ -143,7 +143,7 @@ def log(values: Floats) -> Floats:
     n = np.where(low, exponent - _f(1), exponent)
     z = x * x
     tail = _horner(LOG_POLYNOMIAL, x) * x * z + LN2_LOW * n - _f(0.5) * z
-    return (x + tail) + LN2_HIGH * n
+    return (x + tail) + n * LN2_HIGH
 
 
 def softmax(values: Floats, logarithm: bool) -> Floats:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slalom import _native
 from slalom.arithmetic import field
-from slalom.arithmetic.dispatch import Dispatch
+from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.pointwise import (
     Integers,
@@ -23,13 +24,19 @@ from slalom.arithmetic.pointwise import (
     PreparedAffine,
     PreparedApply,
     PreparedMultiply,
+    PreparedOperation,
     Program,
     run_program,
 )
 from slalom.errors import ApiMisuse
+from slalom.plan.steps import Function
 
 Words = NDArray[np.int32]
 Values = NDArray[np.int16] | NDArray[np.float32]
+
+_TILE_COUNT = 1024  # as in dots.inl
+_RANGE_ELEMENTS = 2**17
+_FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,75 @@ def run_pass(
     Raises ApiMisuse for arrays whose shapes or types do not fit together.
     """
     _validate(given)
-    return _run_reference(given, values_out, blinded_out)
+    _validate_outputs(given, values_out, blinded_out)
+    if dispatch.isa is Isa.NUMPY:
+        return _run_reference(given, values_out, blinded_out)
+    return _run_native(dispatch, given, values_out, blinded_out)
+
+
+def field_multiply(dispatch: Dispatch, a: Elements, b: Elements) -> Elements:
+    """(a * b) mod p, elementwise, for elements of the field in rows of one length."""
+    if dispatch.isa is Isa.NUMPY:
+        return field.multiply(a, b)
+    product = np.empty_like(a)
+    _native.field_multiply(dispatch.isa.code, a, b, product)
+    return product
+
+
+def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_out: Any) -> PassOutput:
+    shape = batch, count = given.source.shape
+    program = given.program
+    claims, activation = (given.source, None) if given.source.dtype == np.int32 else (None, given.source)
+    values, real = values_out, None
+    if program is not None and program.output is None:
+        values = real = np.empty(shape, np.float32) if values_out is None else values_out
+    elif program is not None and values_out is None:
+        values = np.empty(shape, np.int16)
+    blinded = None
+    if given.mask is not None:
+        blinded = np.empty(shape, np.int32) if blinded_out is None else blinded_out
+    source = (claims, activation, given.mask_image, given.probes)
+    output = (None if real is not None else values, real, given.probe_images, given.mask, blinded)
+    native_program = _encode_program(program, given.operands)
+
+    def run_range(begin: int, end: int) -> tuple[Elements, Elements]:
+        source_dots = np.empty((batch, len(given.probes)), np.uint64)
+        output_dots = np.empty((batch, len(given.probe_images)), np.uint64)
+        dots = (source_dots, output_dots)
+        _native.fused_pass(dispatch.isa.code, (batch, count, begin, end), source, native_program, output, dots)
+        return dots
+
+    parts = dispatch.run_ranges(count, _range_multiple(batch), run_range)
+    source_dots, output_dots = parts[0]
+    for more_source, more_output in parts[1:]:
+        source_dots, output_dots = field.add(source_dots, more_source), field.add(output_dots, more_output)
+    return PassOutput(given.source if values is None else values, source_dots, output_dots, blinded)
+
+
+def _range_multiple(batch: int) -> int:
+    """Whole tiles, and enough of them that a range is worth handing to a thread."""
+    return max(1, _RANGE_ELEMENTS // (batch * _TILE_COUNT)) * _TILE_COUNT
+
+
+def _encode_program(program: Program | None, operands: Mapping[str, NDArray[np.int16]]) -> tuple[Any, ...]:
+    if program is None:
+        return ((), 1.0, 0.0)
+    operations = tuple(_encode_operation(operation, operands) for operation in program.operations)
+    if program.output is None:
+        return (operations, 1.0, 0.0)
+    return (operations, float(program.output.inverse), float(program.output.limit))
+
+
+def _encode_operation(operation: PreparedOperation, operands: Mapping[str, NDArray[np.int16]]) -> tuple[Any, ...]:
+    """(kind, function, parameter, length, multiplier, bias, operand), as the extension reads it."""
+    if isinstance(operation, PreparedAffine):
+        length = operation.wide_bias.size - PreparedAffine.ROOM
+        return (0, 0, 0.0, length, operation.wide_multiplier, operation.wide_bias, None)
+    if isinstance(operation, PreparedApply):
+        return (1, _FUNCTION_CODES[operation.function], float(operation.parameter), 0, None, None, None)
+    kind = 2 if isinstance(operation, PreparedAdd) else 3
+    operand = operands[operation.operand]
+    return (kind, 0, float(operation.scale), operand.shape[1], None, None, operand)
 
 
 def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> PassOutput:
@@ -124,6 +199,15 @@ def _validate(given: PassInput) -> None:
         _validate_program(given.program, given)
 
 
+def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> None:
+    real = given.program is not None and given.program.output is None
+    if values_out is not None:
+        _require_array(values_out, np.float32 if real else np.int16, given.source.shape, "values_out")
+    if blinded_out is not None:
+        _require(given.mask is not None, "blinded_out needs a mask")
+        _require_array(blinded_out, np.int32, given.source.shape, "blinded_out")
+
+
 def _validate_program(program: Program, given: PassInput) -> None:
     batch, count = given.source.shape
     quantised = program.output is not None
@@ -142,8 +226,8 @@ def _validate_program(program: Program, given: PassInput) -> None:
 
 
 def _require_array(array: NDArray[Any], dtype: Any, shape: tuple[int, ...], name: str) -> None:
-    fits = array.dtype == dtype and array.shape == shape and array.flags.c_contiguous
-    _require(fits, f"{name} must be contiguous {np.dtype(dtype)} of shape {shape}")
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise ApiMisuse(f"{name} must be contiguous {np.dtype(dtype)} of shape {shape}")
 
 
 def _require(condition: bool, message: str) -> None:

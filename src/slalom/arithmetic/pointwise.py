@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,15 @@ from slalom.plan.steps import Activation, Add, Affine, Apply, Function, Operatio
 Integers = NDArray[np.int16] | NDArray[np.int32]
 Operands = Mapping[str, NDArray[np.int16]]
 
-_LANES = 16
 _REPEAT_LIMIT = 2**16
 _REPEAT_TARGET = 1024
 
 
 @dataclass(frozen=True)
 class PreparedAffine:
-    """v * multiplier + bias. The wide arrays repeat the plain ones to a multiple of 16 entries, for the kernels."""
+    """v * multiplier + bias. The wide arrays repeat the plain ones as the kernels want them (see `_widen`)."""
+
+    ROOM: ClassVar[int] = 16
 
     multiplier: Floats
     bias: Floats
@@ -152,12 +153,15 @@ def _tensor(name: str, count: int, tensors: Mapping[str, NDArray[Any]]) -> Float
 
 
 def _widen(tensor: Floats) -> Floats:
-    """The entries repeated to a multiple of 16 and to about 1024, so that the kernels seldom wrap around."""
-    if tensor.size > _REPEAT_LIMIT:
-        return tensor
-    repeats = _LANES // gcd(tensor.size, _LANES)
-    repeats *= max(1, _REPEAT_TARGET // (tensor.size * repeats))
-    return np.tile(tensor, repeats)
+    """The entries repeated to a multiple of 16 and to about 1024, so that the kernels seldom wrap around.
+
+    16 more follow, going on around: a kernel may read a whole vector from the last entry.
+    """
+    repeats = 1
+    if tensor.size <= _REPEAT_LIMIT:
+        repeats = PreparedAffine.ROOM // gcd(tensor.size, PreparedAffine.ROOM)
+        repeats *= max(1, _REPEAT_TARGET // (tensor.size * repeats))
+    return np.resize(tensor, tensor.size * repeats + PreparedAffine.ROOM)
 
 
 def _run(operation: PreparedOperation, values: Floats, operands: Operands) -> Floats:

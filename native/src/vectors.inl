@@ -1,0 +1,68 @@
+// One vector of the instruction set: float32, int32 and int16 of the same number of lanes, as GCC and Clang vectors.
+//
+// LOAD-BEARING: the epilogue is written on vectors, not left to the loop vectoriser. That one turns clamps into
+// discarded branches of its own, whose subnormal intermediates make the time depend on the data.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__SSE__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own headers (bug 105593)
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+namespace {
+
+#if defined(SLALOM_ISA_AVX512)
+constexpr size_t lanes = 16;
+#elif defined(SLALOM_ISA_AVX2)
+constexpr size_t lanes = 8;
+#else
+constexpr size_t lanes = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * lanes)));
+typedef int32_t Words __attribute__((vector_size(4 * lanes)));
+typedef int16_t Shorts __attribute__((vector_size(2 * lanes)));
+
+#define SLALOM_INLINE inline __attribute__((always_inline))
+
+template <class Vector, class Element>
+SLALOM_INLINE Vector load_vector(const Element* from) {
+    Vector vector;
+    __builtin_memcpy(&vector, from, sizeof vector);
+    return vector;
+}
+
+template <class Vector, class Element>
+SLALOM_INLINE void store_vector(Element* to, Vector vector) {
+    __builtin_memcpy(to, &vector, sizeof vector);
+}
+
+SLALOM_INLINE Floats splat(float v) { return v - Floats{}; }
+SLALOM_INLINE Floats to_floats(Words v) { return __builtin_convertvector(v, Floats); }
+SLALOM_INLINE Words to_words(Shorts v) { return __builtin_convertvector(v, Words); }
+SLALOM_INLINE Shorts to_shorts(Words v) { return __builtin_convertvector(v, Shorts); }
+
+// v < limit ? v : limit, and v > limit ? v : limit: what the x86 instructions do, for NaN and zeros too.
+#if defined(SLALOM_ISA_AVX512)
+SLALOM_INLINE Floats minimum(Floats v, Floats limit) { return (Floats)_mm512_min_ps((__m512)v, (__m512)limit); }
+SLALOM_INLINE Floats maximum(Floats v, Floats limit) { return (Floats)_mm512_max_ps((__m512)v, (__m512)limit); }
+#elif defined(SLALOM_ISA_AVX2)
+SLALOM_INLINE Floats minimum(Floats v, Floats limit) { return (Floats)_mm256_min_ps((__m256)v, (__m256)limit); }
+SLALOM_INLINE Floats maximum(Floats v, Floats limit) { return (Floats)_mm256_max_ps((__m256)v, (__m256)limit); }
+#elif defined(__SSE__)
+SLALOM_INLINE Floats minimum(Floats v, Floats limit) { return (Floats)_mm_min_ps((__m128)v, (__m128)limit); }
+SLALOM_INLINE Floats maximum(Floats v, Floats limit) { return (Floats)_mm_max_ps((__m128)v, (__m128)limit); }
+#else
+SLALOM_INLINE Floats minimum(Floats v, Floats limit) { return v < limit ? v : limit; }
+SLALOM_INLINE Floats maximum(Floats v, Floats limit) { return v > limit ? v : limit; }
+#endif
+
+SLALOM_INLINE Floats select(Words condition, Floats yes, Floats no) { return condition ? yes : no; }
+SLALOM_INLINE Floats magnitude(Floats v) { return (Floats)((Words)v & 0x7FFFFFFF); }
+
+}  // namespace
