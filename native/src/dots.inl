@@ -6,6 +6,7 @@
 
 #include "vectors.inl"
 
+namespace fused {
 namespace {
 
 using Wide = unsigned __int128;
@@ -199,3 +200,4 @@ inline void dot_tile(const Value* v, const uint64_t* const* s, size_t probes, si
 #endif
 
 }  // namespace
+}  // namespace fused

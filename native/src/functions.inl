@@ -3,6 +3,7 @@
 
 #include "vectors.inl"
 
+namespace fused {
 namespace {
 
 constexpr float rounder = 12582912.0f;  // 1.5 * 2^23: rounds |v| < 2^22 half to even
@@ -103,3 +104,4 @@ inline void apply_function(Function function, float* v, size_t count, float para
 }
 
 }  // namespace
+}  // namespace fused

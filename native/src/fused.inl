@@ -7,6 +7,7 @@
 #include "dots.inl"
 #include "functions.inl"
 
+namespace fused {
 namespace {
 
 // Round to nearest even, no flushing of subnormals, no traps: whatever the caller's thread had, and back to it.
@@ -237,6 +238,7 @@ void multiply_arrays(const uint64_t* a, const uint64_t* b, uint64_t* product, si
 }
 
 }  // namespace
+}  // namespace fused
 
 extern const FusedKernels SLALOM_FUSED_TABLE;
-const FusedKernels SLALOM_FUSED_TABLE{run_pass, multiply_arrays};
+const FusedKernels SLALOM_FUSED_TABLE{fused::run_pass, fused::multiply_arrays};

@@ -14,6 +14,7 @@
 #pragma GCC diagnostic pop
 #endif
 
+namespace fused {
 namespace {
 
 #if defined(SLALOM_ISA_AVX512)
@@ -66,3 +67,4 @@ SLALOM_INLINE Floats select(Words condition, Floats yes, Floats no) { return con
 SLALOM_INLINE Floats magnitude(Floats v) { return (Floats)((Words)v & 0x7FFFFFFF); }
 
 }  // namespace
+}  // namespace fused
