@@ -1,0 +1,74 @@
+"""How much memory a process or a plan takes."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slalom.plan import Plan
+from slalom.plan.flow import trace_flow
+from slalom.plan.steps import Accumulator, Linear, Real
+from slalom.trusted.policy import Check, Policy, Protection
+
+_ELEMENT_SIZE = 8  # a field element
+
+
+@dataclass(frozen=True)
+class TrustedMemory:
+    """What the trusted side holds, in bytes: `steady` by kind between requests, `in_flight` more for each image in
+    flight, `peak` at set-up (steady, and the weights while probe images are made)."""
+
+    steady: Mapping[str, int]
+    in_flight: int
+    peak: int
+
+    @property
+    def steady_total(self) -> int:
+        """All that is held between requests."""
+        return sum(self.steady.values())
+
+
+def resident_bytes() -> tuple[int, int]:
+    """Resident memory of this process now, and the most it has been, in bytes (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def trusted_memory(plan: Plan, policy: Policy) -> TrustedMemory:
+    """Predicts the trusted side's memory from the plan alone; `eval` shows what was measured beside it."""
+    weights = sum(tensor.nbytes for tensor in plan.tensors.values() if tensor.dtype.itemsize == 1)
+    steady = {"parameters": sum(tensor.nbytes for tensor in plan.tensors.values()) - weights}
+    if policy.protection.checked and policy.check is Check.PREPROCESSED:
+        steady["probes"], steady["probe_images"] = _probe_bytes(plan, policy.rounds)
+    if policy.protection in (Protection.ENCLAVE, Protection.BLINDED, Protection.PRIVATE):
+        steady["weights"] = weights
+    elif policy.protection.checked and policy.check is not Check.PREPROCESSED:
+        steady["weights"] = weights
+    total = sum(steady.values())
+    return TrustedMemory(steady, _in_flight_bytes(plan), total + (0 if "weights" in steady else weights))
+
+
+def _probe_bytes(plan: Plan, rounds: int) -> tuple[int, int]:
+    linear = [step for step in plan.graph.steps if isinstance(step, Linear)]
+    probes = sum(math.prod(step.output.shape) for step in linear)
+    images = sum(math.prod(plan.types[step.source].shape) for step in linear)
+    return probes * rounds * _ELEMENT_SIZE, images * rounds * _ELEMENT_SIZE
+
+
+def _in_flight_bytes(plan: Plan) -> int:
+    """The most that values alive at once take for one image: int16 activations, int32 claims and sums."""
+    flow = trace_flow(plan.graph)
+    size = {}
+    for name, kind in plan.types.items():
+        wide = isinstance(kind, Accumulator | Real)
+        size[name] = math.prod(kind.shape) * (4 if wide else 2)
+    alive = {plan.graph.input.name}
+    peak = 0
+    for index, step in enumerate(plan.graph.steps):
+        alive.add(step.name)
+        peak = max(peak, sum(size[name] for name in alive))
+        alive -= set(flow.forgotten_after(index))
+    return peak
