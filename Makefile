@@ -1,0 +1,58 @@
+# The index of everything one can do here: `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CACHE := .cache
+SOURCES := $(shell find src native -type f -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
+DEPENDENCIES := $(VENV)/.dependencies
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help demo test test-slow test-isa test-sanitize lint format fuzz bench accuracy clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: $(INSTALLED)  ## EfficientNet-Lite0 on 20 photos in private, then a cheating device
+	$(BIN)/slalom eval efficientnet_lite0 --protection private --batch-size 5 --batches 4
+	@echo; echo "the same with a device that changes one bit of one result:"
+	$(BIN)/slalom eval efficientnet_lite0 --protection private --batch-size 5 --batches 4 --attack flip_element; \
+		status=$$?; test $$status -eq 3 && echo "refused with exit code 3, as it must be"
+
+test: $(INSTALLED)  ## the test suite: no GPU, no TEE, a few minutes
+	$(BIN)/python -m pytest -m "not slow and not gpu and not tee"
+
+test-slow: $(INSTALLED)  ## the long sweeps: whole zoo, long statistics, accuracy
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: $(INSTALLED)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## rewrite the files as ruff would have them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)  ## fused pass, linear engine and protection levels, measured here
+	$(BIN)/slalom bench efficientnet_lite0
+
+accuracy: $(INSTALLED)  ## Fashion-MNIST: accuracy lost to integers, at every level
+	$(BIN)/python examples/fashion_mnist.py --cache $(CACHE)
+
+test-sanitize: $(INSTALLED)  ## the kernels' tests under address and undefined-behaviour sanitizers
+	bash native/sanitize.sh $(BIN)/python
+
+clean:  ## remove everything that was made
+	rm -rf $(VENV) build $(CACHE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(DEPENDENCIES): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt scikit-build-core nanobind cmake ninja
+	$(PIP) install -c constraints.txt --no-build-isolation ".[dev]"
+	@touch $@
+
+$(INSTALLED): $(DEPENDENCIES) $(SOURCES)
+	$(PIP) install --no-build-isolation --no-deps .
+	@touch $@
