@@ -27,89 +27,75 @@ struct Tile {
     bool accumulate;
 };
 
-template <int ROWS, int VECTORS>
-using Sums = Words[ROWS][VECTORS];
-
-// sums += patches * panels over `pairs` pairs of K.
-template <int ROWS, int PANELS>
-[[gnu::always_inline]] inline void add_products(Sums<ROWS, PANELS * PANEL_VECTORS>& sums, const int16_t* patches,
-                                                const Tile& tile) {
-    // Rows are addressed as one of ROWS / 3 bases plus 0, 1 or 2 strides, which spares the address registers.
-    constexpr int BASES = (ROWS + 2) / 3;
-    const int16_t* bases[BASES];
-#pragma GCC unroll 8
-    for (int base = 0; base < BASES; ++base) bases[base] = patches + 3 * base * tile.row_stride;
-    const int64_t stride = tile.row_stride;
-    const int8_t* panel = tile.panel;
-    for (int64_t pair = 0; pair < tile.pairs; ++pair) {
-        Words weights[PANELS * PANEL_VECTORS];
-#pragma GCC unroll 8
-        for (int v = 0; v < PANELS * PANEL_VECTORS; ++v)
-            weights[v] = widen_pairs(panel + (v / PANEL_VECTORS) * tile.panel_stride + (v % PANEL_VECTORS) * 2 * LANES);
-#pragma GCC unroll 16
-        for (int row = 0; row < ROWS; ++row) {
-            const Words x = broadcast_pair(bases[row / 3] + (row % 3) * stride);
-#pragma GCC unroll 8
-            for (int v = 0; v < PANELS * PANEL_VECTORS; ++v) sums[row][v] = add_pairs(sums[row][v], x, weights[v]);
-        }
-        panel += 2 * PANEL_WIDTH;
-#pragma GCC unroll 8
-        for (int base = 0; base < BASES; ++base) bases[base] += 2;
-    }
-}
-
+// y (+)= patches * panels for ROWS rows and PANELS panels, all sums in registers.
 template <int ROWS, int PANELS>
 [[gnu::noinline]] void multiply_tile(const Tile& tile) {
     constexpr int VECTORS = PANELS * PANEL_VECTORS;
-    Sums<ROWS, VECTORS> sums;
+    // Rows are addressed as one of ROWS / 3 bases plus 0, 1 or 2 strides, which spares the address registers.
+    constexpr int BASES = (ROWS + 2) / 3;
+    const int64_t stride = tile.row_stride;
+    Words sums[ROWS][VECTORS];
 #pragma GCC unroll 16
     for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) sums[row][v] = zero_words();
-    if (tile.high) {
-        add_products<ROWS, PANELS>(sums, tile.high, tile);
+    const int16_t* const planes[2] = {tile.high, tile.low};
+    for (int plane = tile.high ? 0 : 1; plane < 2; ++plane) {
+        // what the high halves gave weighs 2^16; before the first plane this shifts zeros
 #pragma GCC unroll 16
         for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; ++v) sums[row][v] = shift_half(sums[row][v]);
-    }
-    if (tile.accumulate) {
-#pragma GCC unroll 16
-        for (int row = 0; row < ROWS; ++row)
+        const int16_t* bases[BASES];
+#pragma GCC unroll 8
+        for (int base = 0; base < BASES; ++base) bases[base] = planes[plane] + 3 * base * stride;
+        const int8_t* panel = tile.panel;
+        for (int64_t pair = 0; pair < tile.pairs; ++pair) {
+            Words weights[VECTORS];
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; ++v)
-                sums[row][v] = add_words(sums[row][v], load_words(tile.y + row * tile.y_stride + v * LANES));
+                weights[v] =
+                    widen_pairs(panel + (v / PANEL_VECTORS) * tile.panel_stride + (v % PANEL_VECTORS) * 2 * LANES);
+#pragma GCC unroll 16
+            for (int row = 0; row < ROWS; ++row) {
+                const Words x = broadcast_pair(bases[row / 3] + (row % 3) * stride);
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; ++v) sums[row][v] = add_pairs(sums[row][v], x, weights[v]);
+            }
+            panel += 2 * PANEL_WIDTH;
+#pragma GCC unroll 8
+            for (int base = 0; base < BASES; ++base) bases[base] += 2;
+        }
     }
-    add_products<ROWS, PANELS>(sums, tile.low, tile);
 #pragma GCC unroll 16
     for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 8
-        for (int v = 0; v < VECTORS; ++v) store_words(tile.y + row * tile.y_stride + v * LANES, sums[row][v]);
+        for (int v = 0; v < VECTORS; ++v) {
+            int32_t* y = tile.y + row * tile.y_stride + v * LANES;
+            store_words(y, tile.accumulate ? add_words(sums[row][v], load_words(y)) : sums[row][v]);
+        }
+}
+
+// Multiplies as many whole tiles of ROWS rows as there are, and steps past them.
+template <int ROWS, int PANELS>
+void multiply_tiles(Tile& tile, int64_t& rows) {
+    if constexpr (ROWS <= TILE_ROWS)
+        for (; rows >= ROWS; rows -= ROWS) {
+            multiply_tile<ROWS, PANELS>(tile);
+            tile.low += ROWS * tile.row_stride;
+            if (tile.high) tile.high += ROWS * tile.row_stride;
+            tile.y += ROWS * tile.y_stride;
+        }
 }
 
 // All rows of a block against PANELS panels: full tiles, then ever smaller ones.
 template <int PANELS>
 void multiply_rows(Tile tile, int64_t rows) {
-    while (rows > 0) {
-        int64_t done;
-        if (rows >= TILE_ROWS) {
-            multiply_tile<TILE_ROWS, PANELS>(tile);
-            done = TILE_ROWS;
-        } else if (TILE_ROWS > 6 && rows >= 6) {
-            multiply_tile<6, PANELS>(tile);
-            done = 6;
-        } else if (TILE_ROWS > 3 && rows >= 3) {
-            multiply_tile<3, PANELS>(tile);
-            done = 3;
-        } else {
-            multiply_tile<1, PANELS>(tile);
-            done = 1;
-        }
-        rows -= done;
-        tile.low += done * tile.row_stride;
-        if (tile.high) tile.high += done * tile.row_stride;
-        tile.y += done * tile.y_stride;
-    }
+    multiply_tiles<TILE_ROWS, PANELS>(tile, rows);
+    multiply_tiles<8, PANELS>(tile, rows);
+    multiply_tiles<4, PANELS>(tile, rows);
+    multiply_tiles<2, PANELS>(tile, rows);
+    multiply_tiles<1, PANELS>(tile, rows);
 }
 
 // As multiply_rows for a panel of fewer than 16 true channels: through a buffer, a few rows at a time.
@@ -158,53 +144,80 @@ inline Patch advance(Patch patch, int64_t count) {
     return {patch.low + count, patch.high ? patch.high + count : nullptr};
 }
 
-// K's [begin, end) of one output pixel's patch for one group, padded to even with a zero.
+// An output pixel of the batch, stepped in row-major order without divisions.
+struct Pixel {
+    int64_t item, i, j;
+
+    static Pixel at(const MapGeometry& g, int64_t row) {
+        return {row / g.output_width / g.output_height, row / g.output_width % g.output_height, row % g.output_width};
+    }
+
+    void step(const MapGeometry& g) {
+        if (++j < g.output_width) return;
+        j = 0;
+        if (++i < g.output_height) return;
+        i = 0;
+        ++item;
+    }
+};
+
+// Reads K's [begin, end) of a pixel's patch for one group, padded to even with a zero. K is cut into runs that are
+// adjacent in the image: one tap's channels, or a whole kernel row where its taps touch.
 struct PatchReader {
     const MapGeometry& g;
     Source source;
-    int64_t group;
+    int64_t channel;         // the group's first
+    int64_t inputs, width;   // of a run: channels, taps
+    int64_t runs_per_row;    // runs of one kernel row
     int64_t begin, end;
+    int64_t first_a, first_b, first_offset;
 
-    void read(int64_t row, Patch patch) const {
-        const int64_t j = row % g.output_width, i = row / g.output_width % g.output_height;
-        const int64_t item = row / g.output_width / g.output_height;
+    static PatchReader make(const MapGeometry& g, Source source, int64_t group, int64_t begin, int64_t end) {
         const int64_t inputs = group_inputs(g);
-        // with one group and adjacent taps a whole kernel row is one run of the image
-        const bool merged = g.groups == 1 && g.dilation_width == 1;
-        const int64_t unit = merged ? inputs * g.kernel_width : inputs;
-        const int64_t left = j * g.stride_width - g.padding_left;
-        for (int64_t k = begin; k < end;) {
-            const int64_t index = k / unit, stop = smaller(end, (index + 1) * unit);
-            const int64_t a = merged ? index : index / g.kernel_width;
-            const int64_t b = merged ? 0 : index % g.kernel_width;
-            const int64_t y = i * g.stride_height + a * g.dilation_height - g.padding_top;
-            const int64_t x = left + b * g.dilation_width;
-            const bool inside = y >= 0 && y < g.input_height;
-            // elements of the unit that lie left of the image and where its right edge falls
-            const int64_t width = merged ? g.kernel_width : 1;
-            const int64_t first = larger(0, smaller(width, -x)) * inputs;
-            const int64_t last = inside ? larger(0, smaller(width, g.input_width - x)) * inputs : 0;
-            const int64_t pixel = (item * g.input_height + y) * g.input_width + x;
-            copy_clipped(pixel * g.input_channels + group * inputs, k - index * unit, stop - index * unit,
-                         {first, last}, patch);
-            patch = advance(patch, stop - k);
-            k = stop;
+        const int64_t width = g.groups == 1 && g.dilation_width == 1 ? g.kernel_width : 1;
+        const int64_t runs_per_row = g.kernel_width / width, run = begin / (inputs * width);
+        return {g, source, group * inputs, inputs, width, runs_per_row, begin, end,
+                run / runs_per_row, run % runs_per_row, begin - run * inputs * width};
+    }
+
+    void read(const Pixel& pixel, Patch patch) const {
+        const int64_t top = pixel.i * g.stride_height - g.padding_top;
+        const int64_t left = pixel.j * g.stride_width - g.padding_left;
+        int64_t a = first_a, b = first_b, from = first_offset;
+        for (int64_t count = end - begin; count > 0;) {
+            const int64_t to = smaller(from + count, inputs * width);
+            const int64_t y = top + a * g.dilation_height, x = left + b * g.dilation_width;
+            const int64_t offset = ((pixel.item * g.input_height + y) * g.input_width + x) * g.input_channels + channel;
+            if (y < 0 || y >= g.input_height) {
+                zero_run(patch, to - from);
+            } else if (x >= 0 && x + width <= g.input_width) {
+                copy_run(source, offset + from, to - from, patch);
+            } else {
+                // taps [-x, input_width - x) are inside
+                copy_clipped(offset, from, to, larger(0, -x) * inputs, larger(0, g.input_width - x) * inputs, patch);
+            }
+            patch = advance(patch, to - from);
+            count -= to - from;
+            from = 0;
+            if (++b == runs_per_row) {
+                b = 0;
+                ++a;
+            }
         }
-        if ((end - begin) & 1) zero_run(patch, 1);
+        if ((end - begin) & 1) {
+            *patch.low = 0;
+            if (patch.high) *patch.high = 0;
+        }
     }
 
    private:
-    struct Clip {
-        int64_t first, last;
-    };
-
     // Elements [from, to) of a run that starts at `offset` of the source: zeros outside [first, last).
-    void copy_clipped(int64_t offset, int64_t from, int64_t to, Clip clip, Patch patch) const {
-        const int64_t start = smaller(to, larger(from, clip.first));
-        const int64_t stop = larger(start, smaller(to, clip.last));
-        if (start > from) zero_run(patch, start - from);
-        if (stop > start) copy_run(source, offset + start, stop - start, advance(patch, start - from));
-        if (to > stop) zero_run(advance(patch, stop - from), to - stop);
+    void copy_clipped(int64_t offset, int64_t from, int64_t to, int64_t first, int64_t last, Patch patch) const {
+        const int64_t start = smaller(to, larger(from, first));
+        const int64_t stop = larger(start, smaller(to, last));
+        zero_run(patch, start - from);
+        copy_run(source, offset + start, stop - start, advance(patch, start - from));
+        zero_run(advance(patch, stop - from), to - stop);
     }
 };
 
@@ -258,10 +271,11 @@ void multiply_block(const MapGeometry& g, Source source, const int8_t* panels, i
             tile.low = source.activations + block.row * g.input_channels + block.group * inputs + block.k;
             tile.row_stride = g.input_channels;
         } else {
-            const PatchReader reader{g, source, block.group, block.k, block.k_end};
+            const PatchReader reader = PatchReader::make(g, source, block.group, block.k, block.k_end);
             const Patch patch{scratch, source.words ? scratch + BLOCK_ROWS * PATCH_STRIDE : nullptr};
-            for (int64_t row = 0; row < block.rows; ++row)
-                reader.read(block.row + row, advance(patch, row * PATCH_STRIDE));
+            Pixel pixel = Pixel::at(g, block.row);
+            for (int64_t row = 0; row < block.rows; ++row, pixel.step(g))
+                reader.read(pixel, advance(patch, row * PATCH_STRIDE));
             tile.low = patch.low;
             tile.high = patch.high;
             tile.row_stride = PATCH_STRIDE;
@@ -296,7 +310,8 @@ inline int64_t first_inside(int64_t start, int64_t step, int64_t count) {
 }
 
 inline int64_t end_inside(int64_t start, int64_t step, int64_t count, int64_t extent) {
-    return start >= extent ? 0 : smaller(count, (extent - 1 - start) / step + 1);
+    if (start + (count - 1) * step < extent) return count;
+    return start >= extent ? 0 : (extent - 1 - start) / step + 1;
 }
 
 Taps taps_inside(const MapGeometry& g, int64_t i, int64_t j) {
@@ -350,18 +365,19 @@ void depthwise_scalar(const MapGeometry& g, const Number* image, const int8_t* w
 template <typename Number>
 void depthwise_pixels(const MapGeometry& g, const Number* source, const int8_t* weight, int32_t* y, int64_t begin,
                       int64_t end) {
-    const int64_t pixels = g.output_height * g.output_width;
     const int64_t item_elements = g.input_height * g.input_width * g.input_channels;
     const bool vectors = group_outputs(g) == 1;
-    for (int64_t row = begin; row < end; ++row) {
-        const int64_t pixel = row % pixels;
-        const Taps taps = taps_inside(g, pixel / g.output_width, pixel % g.output_width);
-        const Number* image = source + row / pixels * item_elements;
+    Pixel pixel = Pixel::at(g, begin);
+    for (int64_t row = begin; row < end; ++row, pixel.step(g)) {
+        const Taps taps = taps_inside(g, pixel.i, pixel.j);
+        const Number* image = source + pixel.item * item_elements;
         int32_t* out = y + row * g.output_channels;
         int64_t c = 0;
         if (vectors) {
             for (; c + 4 * LANES <= g.output_channels; c += 4 * LANES)
                 depthwise_channels<4>(g, image + c, weight + c, out + c, taps);
+            for (; c + 2 * LANES <= g.output_channels; c += 2 * LANES)
+                depthwise_channels<2>(g, image + c, weight + c, out + c, taps);
             for (; c + LANES <= g.output_channels; c += LANES)
                 depthwise_channels<1>(g, image + c, weight + c, out + c, taps);
         }

@@ -8,7 +8,9 @@
 
 #if defined(SLALOM_ISA_AVX512) || defined(SLALOM_ISA_AVX2)
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own AVX-512 headers (GCC bug 105593)
+// GCC 12's own AVX-512 headers (GCC bug 105593)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
 #elif defined(__SSE2__)

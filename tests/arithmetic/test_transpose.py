@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slalom.arithmetic import transpose
+from slalom.arithmetic.dispatch import Dispatch, available_isas, make_dispatch
 from slalom.arithmetic.linear import apply_maps
 from slalom.arithmetic.shapes import chain_geometries
 from slalom.arithmetic.transpose import transpose_maps, transpose_rank_one
 from slalom.errors import ApiMisuse, ModelError
 from slalom.plan.steps import Convolution, Dense
-from tests.arithmetic.geometries import GRID, Case, cases
+from tests.arithmetic.geometries import GRID, Case, cases, convolution_case
 
 P = 2**51 - 129
+DISPATCHES = [make_dispatch(isa, 1) for isa in available_isas()]
 CHAIN = (
     Convolution("depthwise", (2, 1), (1, 0, 1, 2), (1, 1), 6),
     Convolution("pointwise", (1, 1), (0, 0, 0, 0), (1, 1), 2),
@@ -106,10 +108,11 @@ def check_rank_one(maps, weights, input_shape, seed: int) -> None:
     geometry = chain_geometries(maps, weights, input_shape)[-1]
     spatial, channel = draw_elements(rng, (geometry.pixels,)), draw_elements(rng, (geometry.output_image[2],))
     probe = outer(spatial, channel).reshape(geometry.output_shape)
-    np.testing.assert_array_equal(
-        transpose_rank_one(maps, weights, input_shape, spatial, channel),
-        transpose_maps(maps, weights, input_shape, probe),
-    )
+    expected = transpose_maps(maps, weights, input_shape, probe)
+    np.testing.assert_array_equal(transpose_rank_one(maps, weights, input_shape, spatial, channel), expected)
+    for dispatch in DISPATCHES:
+        image = transpose_rank_one(maps, weights, input_shape, spatial, channel, dispatch)
+        np.testing.assert_array_equal(image, expected)
 
 
 @pytest.mark.parametrize("case", GRID.values(), ids=GRID)
@@ -126,6 +129,39 @@ def test_rank_one_equals_the_probe_written_out_on_any_geometry(case: Case, seed:
 def test_rank_one_of_a_chain() -> None:
     check_rank_one(CHAIN, draw_chain(13), (7, 6, 6), 14)
     check_rank_one(CHAIN[:2], draw_chain(13), (7, 6, 6), 15)
+
+
+@pytest.mark.parametrize("dispatch", DISPATCHES, ids=lambda dispatch: dispatch.isa)
+def test_greatest_sums_of_products_are_exact(dispatch: Dispatch) -> None:
+    """Every factor p - 1, every tap inside, and as many taps as the kernels sum before they reduce."""
+    taps = 4096
+    case = convolution_case((1, 3, 9), (1, taps), 1, padding=(0, 0, taps - 1, taps - 1))
+    weights = {"w": np.full(case.weight_shape, -1, np.int8)}
+    geometry = chain_geometries([case.linear_map], weights, case.input_shape)[-1]
+    # channel[0] * weight = (p - 1) * -1 = 1, and 1 * -1 * (p - 1) = 1: both K and the factors take the value p - 1
+    for factor in (1, P - 1):
+        spatial, channel = np.full(geometry.pixels, P - 1, np.uint64), np.full(1, factor, np.uint64)
+        image = transpose_rank_one([case.linear_map], weights, case.input_shape, spatial, channel, dispatch)
+        expected = taps * (P - 1) * factor * -1 % P
+        np.testing.assert_array_equal(image, np.full(case.input_shape, expected, np.uint64))
+
+
+def test_more_taps_than_the_kernels_sum_fall_to_numpy() -> None:
+    case = convolution_case((1, 2, 3), (1, 4097), 1, padding=(0, 0, 4096, 4096))
+    check_rank_one([case.linear_map], {"w": case.draw_weight(np.random.default_rng(16))}, case.input_shape, 17)
+
+
+def test_threads_change_nothing() -> None:
+    case = GRID["stem"]
+    rng = np.random.default_rng(18)
+    weights = {"w": case.draw_weight(rng)}
+    geometry = chain_geometries([case.linear_map], weights, case.input_shape)[-1]
+    spatial, channel = draw_elements(rng, (geometry.pixels,)), draw_elements(rng, (geometry.output_image[2],))
+    expected = transpose_rank_one([case.linear_map], weights, case.input_shape, spatial, channel)
+    threaded = make_dispatch(threads=5)
+    image = transpose_rank_one([case.linear_map], weights, case.input_shape, spatial, channel, threaded)
+    threaded.close()
+    np.testing.assert_array_equal(image, expected)
 
 
 def test_misfits_are_refused() -> None:
