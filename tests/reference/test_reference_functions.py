@@ -21,7 +21,7 @@ def arguments() -> Floats:
     random = np.random.default_rng(7)
     exponents = random.uniform(-40, 30, 200_000)
     wide = np.exp2(exponents) * random.choice([-1.0, 1.0], exponents.size)
-    seams = np.float32([0, 0.5, 0.625, 1, 3, 6, 11, 13, 40, 44, 87, 87.5, 88, 1e4, 1e30])
+    seams = np.float32([0, 0.5, 0.625, 1, 3, 6, 11, 12, 13, 40, 44, 87, 87.5, 88, 1e4, 1e30])
     around = np.concatenate([np.nextafter(seams, np.float32(s)) for s in (-np.inf, np.inf)] + [seams])
     return np.concatenate([wide, np.linspace(-100, 100, 100_001), around, -around]).astype(np.float32)
 
