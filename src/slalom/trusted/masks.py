@@ -103,11 +103,10 @@ class MaskBank:
             mask.destroy()
 
     @property
-    def held_bytes(self) -> Mapping[str, int]:
-        """Mask images in the bank, and the packed weights that make them, in bytes."""
+    def held_bytes(self) -> int:
+        """Mask images that wait in the bank, in bytes."""
         with self._lock:
-            images = sum(mask.image_bytes for ready in self._ready.values() for mask in ready)
-        return {"mask_images": images, "weights": sum(maps.held_bytes for maps in self._maps.values())}
+            return sum(mask.image_bytes for ready in self._ready.values() for mask in ready)
 
     def _make(self, value: str, batch: int) -> Mask:
         begin = time.perf_counter()

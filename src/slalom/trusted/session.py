@@ -242,12 +242,12 @@ class TrustedSession:
         )
         held = {"parameters": programs}
         if self._inside is not None:
-            held["weights"] = sum(maps.held_bytes for maps in self._inside.maps.values())
+            held["weights"] = sum(item.weight.nbytes for maps in self._inside.maps.values() for item in maps.maps)
         if self._probes is not None:
             for kind, size in self._probes.held_bytes.items():
                 held[kind] = held.get(kind, 0) + size
         if self._masks is not None:
-            held["mask_images"] = self._masks.held_bytes["mask_images"]
+            held["mask_images"] = self._masks.held_bytes
         return held
 
 
