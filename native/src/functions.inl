@@ -57,7 +57,7 @@ SLALOM_INLINE Floats tanh_of(Floats v) {
 }
 
 SLALOM_INLINE Floats gelu_of(Floats v) {
-    const Floats a = minimum(magnitude(v), splat(12.0f));
+    const Floats a = minimum(magnitude(v), splat(12.75f));
     const Floats x = a * static_cast<float>(0.70710678118654752);
     const Floats t = 1.0f / (1.0f + x * static_cast<float>(0.3275911));
     const Floats polynomial = horner(t, 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592);

@@ -36,7 +36,7 @@ TANH_LIMIT: Final = _f(40.0)
 TANH_POLYNOMIAL: Final = tuple(
     _f(c) for c in (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 )
-GELU_LIMIT: Final = _f(12.0)  # exp(-12**2 / 2) = 5e-32: erfc there, and its half, are normal
+GELU_LIMIT: Final = _f(12.75)  # erfc(12.75 / sqrt(2)) = 3e-37, and its half is normal still
 SQRT_HALF: Final = _f(0.70710678118654752)
 ERF_P: Final = _f(0.3275911)
 ERF_POLYNOMIAL: Final = tuple(_f(c) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
