@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -13,6 +14,21 @@ from slalom.errors import ModelError
 from slalom.zoo.safetensors import read_safetensors
 
 _NAMED = 3
+# What torch.load is seen to raise on damaged files: it walks a small language without checking its every step.
+_BROKEN = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 _COUNTER = ".num_batches_tracked"  # absent from checkpoints of before 2018, and without effect on inference
 
 
@@ -42,7 +58,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path.name} is not a checkpoint", hint="known endings: .pt, .pth, .safetensors")
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+    except _BROKEN as error:
         raise ModelError(
             f"{path.name} cannot be read as a state dict", hint="save it with torch.save(model.state_dict(), path)"
         ) from error

@@ -74,6 +74,8 @@ def train(split: Split, report: Report, seed: int = 0) -> FashionNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = FashionNet()
+    # A third faster on a CPU. (The stubs of `to` leave the argument out.)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
     batches = len(images) // _BATCH_SIZE
     optimiser = torch.optim.AdamW(network.parameters(), lr=_PEAK_RATE, weight_decay=_WEIGHT_DECAY)
@@ -89,6 +91,7 @@ def train(split: Split, report: Report, seed: int = 0) -> FashionNet:
             schedule.step()
             total += loss.item()
         report(f"epoch {epoch + 1} of {_EPOCHS}: mean loss {total / batches:.3f}")
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return network.eval()
 
 

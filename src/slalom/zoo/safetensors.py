@@ -47,7 +47,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _tensor(label: str, entry: object, data: memoryview) -> Tensor:
-    if not isinstance(entry, dict) or entry.get("dtype") not in _TYPES:
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _TYPES:
         raise ModelError(f"{label} has no known type")
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
