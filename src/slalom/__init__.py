@@ -1,9 +1,9 @@
 """Slalom: run a neural network on a GPU that nobody has to trust.
 
-    plan = slalom.compile(module, example_inputs, calibration)     # offline, needs torch
-    plan.save("network.slalom")
-    with slalom.Session(plan, protection="private") as session:    # the trusted side, no torch
-        logits = session.run(images)
+plan = slalom.compile(module, example_inputs, calibration)     # offline, needs torch
+plan.save("network.slalom")
+with slalom.Session(plan, protection="private") as session:    # the trusted side, no torch
+    logits = session.run(images)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from slalom.plan import Plan
 from slalom.session import Session
 
 if TYPE_CHECKING:
-    from slalom.importer import CompileOptions, compile  # noqa: A004
+    from slalom.importer import CompileOptions, compile
 
 __version__ = "0.1.0"
 

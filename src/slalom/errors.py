@@ -16,7 +16,7 @@ class SlalomError(Exception):
         self.hint = hint
 
 
-class ApiMisuse(SlalomError):
+class ApiMisuse(SlalomError):  # noqa: N818 - the name that rustls made known
     """The caller asked for something that has no meaning: zero rounds, a closed session, a wrong shape."""
 
     exit_code = 2

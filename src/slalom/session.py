@@ -105,6 +105,8 @@ def _open_device(device: str | DevicePort, plan: Plan) -> DevicePort:
             raise ApiMisuse(
                 f"the cpu device needs {error.name}, which is not installed", hint='pip install "slalom[device]"'
             ) from error
-        device = LocalDevice()
-    device.load(plan)
-    return device
+        opened: DevicePort = LocalDevice()
+    else:
+        opened = device
+    opened.load(plan)
+    return opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +51,7 @@ class Dispatch:
         blocks = -(-count // multiple)
         parts = max(1, min(self.threads, blocks))
         edges = [min(count, (blocks * part // parts) * multiple) for part in range(parts + 1)]
-        ranges = list(zip(edges[:-1], edges[1:], strict=True))
+        ranges = list(itertools.pairwise(edges))
         if self._pool is None or parts == 1:
             return [work(begin, end) for begin, end in ranges]
         return list(self._pool.map(lambda pair: work(*pair), ranges))

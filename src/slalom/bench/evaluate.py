@@ -30,7 +30,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's answer: class index, its softmax confidence 0..1, and the label and float network's class if known."""
+    """One image's answer: class, softmax confidence 0..1, and its label and the float network's class if known."""
 
     name: str
     predicted: int

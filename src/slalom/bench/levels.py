@@ -35,7 +35,11 @@ class LevelRow:
 
 
 def measure_levels(
-    plan: Plan, images: np.ndarray, float_network: FloatNetwork | None, threads: int | None, progress: Callable[[int], None]
+    plan: Plan,
+    images: np.ndarray,
+    float_network: FloatNetwork | None,
+    threads: int | None,
+    progress: Callable[[int], None],
 ) -> list[LevelRow]:
     """One row for the float network (where there is one) and one for each level, all on `images` [B, ...]."""
     rows: list[LevelRow] = []

@@ -43,12 +43,12 @@ def trusted_memory(plan: Plan, policy: Policy) -> TrustedMemory:
     steady = {"parameters": sum(tensor.nbytes for tensor in plan.tensors.values()) - weights}
     if policy.protection.checked and policy.check is Check.PREPROCESSED:
         steady["probes"], steady["probe_images"] = _probe_bytes(plan, policy.rounds)
-    if policy.protection in (Protection.ENCLAVE, Protection.BLINDED, Protection.PRIVATE):
-        steady["weights"] = weights
-    elif policy.protection.checked and policy.check is not Check.PREPROCESSED:
+    fresh = policy.protection.checked and policy.check is not Check.PREPROCESSED
+    if fresh or policy.protection.masked or policy.protection is Protection.ENCLAVE:
         steady["weights"] = weights
     total = sum(steady.values())
-    return TrustedMemory(steady, _in_flight_bytes(plan), total + (0 if "weights" in steady else weights))
+    peak = total if "weights" in steady else total + weights
+    return TrustedMemory(steady, _in_flight_bytes(plan), peak)
 
 
 def _probe_bytes(plan: Plan, rounds: int) -> tuple[int, int]:

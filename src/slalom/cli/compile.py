@@ -27,7 +27,9 @@ def compile_command(
     network.plan.save(path)
     size = path.stat().st_size
     if json:
-        print_json({"plan": str(path), "plan_digest": network.plan.digest, "size_bytes": size, "weights": network.origin})
+        print_json(
+            {"plan": str(path), "plan_digest": network.plan.digest, "size_bytes": size, "weights": network.origin}
+        )
     else:
         note_console().print(f"wrote {path}: {readable_bytes(size)}, weights {network.origin}")
         typer.echo(network.plan.digest)

@@ -220,12 +220,14 @@ def _print(network: Network, policy: Policy, evaluation: Evaluation) -> None:
 def _figures(network: Network, policy: Policy, evaluation: Evaluation) -> Table:
     report = evaluation.report
     grid = Table.grid(padding=(0, 2))
-    checked = f"{policy.check}, {policy.rounds} round{'s' if policy.rounds > 1 else ''}, {report.soundness_bits:.1f} bits"
+    checked = (
+        f"{policy.check}, {policy.rounds} round{'s' if policy.rounds > 1 else ''}, {report.soundness_bits:.1f} bits"
+    )
     rows = [
         ("plan", network.plan.digest[:32]),
-        ("soundness", f"{checked} over this run" if policy.protection.checked else "none: nothing is checked"),
+        ("soundness", checked if policy.protection.checked else "none: nothing is checked"),
         ("the device saw", _SEEN[policy.protection.value]),
-        ("images", f"{evaluation.images} in {readable_seconds(evaluation.seconds)}, {evaluation.images_per_second:.1f}/s"),
+        ("images", f"{evaluation.images} in {readable_seconds(evaluation.seconds)}, {speed}"),
         ("trusted / device", f"{readable_seconds(report.trusted_seconds)} / {readable_seconds(report.device_seconds)}"),
         ("made ahead", f"set-up {readable_seconds(report.setup_seconds)}, masks {readable_seconds(report.mask_seconds)}"),
         ("bytes", f"{readable_bytes(report.bytes_to_device)} to the device, "

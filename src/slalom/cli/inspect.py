@@ -28,9 +28,7 @@ def inspect_command(
     plan = Plan.load(plan_file)
     costs = step_costs(plan)
     levels = [level for level in Protection if level is not Protection.DEVICE]
-    memory = {
-        level.value: trusted_memory(plan, Policy(level, policy.check, policy.rounds)) for level in levels
-    }
+    memory = {level.value: trusted_memory(plan, Policy(level, policy.check, policy.rounds)) for level in levels}
     if json:
         print_json(_document(plan, costs, policy, memory))
         return

@@ -4,7 +4,8 @@ Enters: a graph and its tensors from the importer, or a `.slalom` file. Leaves: 
 `validation`, and its digest. Must never see: an input of a user, a key, torch.
 
     steps        the vocabulary: values, linear maps, steps
-    validation   everything a plan must satisfy, each refusal a ModelError that names what is wrong
+    validation   the frame every plan must satisfy, each refusal a ModelError that names what is wrong
+    step_checks  what each kind of step must satisfy
     manifest     steps <-> JSON, strictly
     container    the file: safetensors, with the manifest in its metadata
     plan         the `Plan` itself: load, save, digest

@@ -22,7 +22,7 @@ from slalom.errors import ModelError
 MAXIMUM_HEADER_SIZE = 64 * 1024 * 1024
 MAXIMUM_RANK = 8
 
-_DTYPES = {"I8": np.dtype("<i1"), "F32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype("<i1"), "F32": np.dtype("<f4")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -64,7 +64,9 @@ def read_container(file: BinaryIO, size: int) -> tuple[dict[str, str], dict[str,
     layout = _check_layout(header, data_size)
     tensors: dict[str, np.ndarray] = {}
     for name, dtype, shape, count in layout:
-        tensor = np.fromfile(file, dtype=dtype, count=count) if _is_real_file(file) else _from_stream(file, dtype, count)
+        tensor = (
+            np.fromfile(file, dtype=dtype, count=count) if _is_real_file(file) else _from_stream(file, dtype, count)
+        )
         if tensor.size != count:
             raise ModelError(f"the plan file is truncated inside tensor {name!r:.80}")
         tensors[name] = tensor.reshape(shape)
@@ -100,9 +102,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def _check_layout(
-    header: dict[str, Any], data_size: int
-) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
+def _check_layout(header: dict[str, Any], data_size: int) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
     layout = []
     expected = 0
     for name, entry in header.items():

@@ -33,7 +33,9 @@ def step_costs(plan: Plan) -> tuple[StepCost, ...]:
     """Every step of a plan in order; the input comes first, since it crosses the boundary too."""
     flow = trace_flow(plan.graph)
     entry = plan.graph.input
-    first = StepCost(entry.name, "Input", entry.output.shape, 0, entry.output.bits, None, 0, _sent(plan, entry.name, flow))
+    first = StepCost(
+        entry.name, "Input", entry.output.shape, 0, entry.output.bits, None, 0, _sent(plan, entry.name, flow)
+    )
     return (first, *(_cost(plan, step, flow) for step in plan.graph.steps))
 
 

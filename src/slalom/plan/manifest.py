@@ -122,9 +122,9 @@ def _decode_enum(value: Any, expected: type[StrEnum], place: str) -> StrEnum:
     return expected(value)
 
 
-def _decode_plain(value: Any, expected: type, place: str) -> Any:
+def _decode_plain(value: Any, expected: Any, place: str) -> Any:
     if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if isinstance(value, int) and abs(value) > _MAXIMUM_INTEGER or not math.isfinite(value):
+        if (isinstance(value, int) and abs(value) > _MAXIMUM_INTEGER) or not math.isfinite(value):
             raise ModelError(f"{place}: number out of range")
         return float(value)
     if type(value) is not expected:

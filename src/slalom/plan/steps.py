@@ -36,7 +36,7 @@ class Activation:
     @property
     def limit(self) -> int:
         """The largest magnitude an integer of this activation takes."""
-        return 2 ** (self.bits - 1) - 1  # bits <= 15 -> limit <= 16383 < 2**15
+        return int(2 ** (self.bits - 1)) - 1  # bits <= 15 -> limit <= 16383 < 2**15
 
 
 @dataclass(frozen=True, slots=True)

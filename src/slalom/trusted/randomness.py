@@ -51,7 +51,7 @@ class Randomness:
         block) never runs into the next stream.
         """
         words = np.empty(count, dtype=np.int32)
-        self._keystream(stream, memoryview(words).cast("B"))
+        self._keystream(stream, words.data.cast("B"))
         return words
 
     def draw_field(self, count: int) -> Elements:
@@ -72,7 +72,7 @@ class Randomness:
 
     def _draw_51_bits(self, count: int) -> Elements:
         raw = np.empty(count, dtype=np.uint64)
-        self._keystream(self.draw_stream(), memoryview(raw).cast("B"))
+        self._keystream(self.draw_stream(), raw.data.cast("B"))
         raw >>= np.uint64(13)
         return raw
 

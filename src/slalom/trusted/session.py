@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from slalom.trusted.probes import ProbeSource, make_probe_source
 from slalom.trusted.randomness import Randomness
 from slalom.trusted.soundness import soundness_bits
 from slalom.trusted.transport import Carrier, Outputs, Traffic
-from slalom.trusted.walk import Crossing, Inside, Walk
+from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,10 @@ class TrustedSession:
         self._peak_in_flight = max(self._peak_in_flight, sum(walk.peak_bytes for walk in walks))
         return results
 
-    def _finish(self, generator: object) -> Outputs:
+    def _finish(self, generator: WalkGenerator) -> Outputs:
         begin = time.perf_counter()
         try:
-            next(generator)  # type: ignore[call-overload]
+            next(generator)
         except StopIteration as finished:
             outputs: Outputs = finished.value
             return outputs
@@ -214,7 +215,7 @@ class TrustedSession:
     def _split(self, count: int) -> list[slice]:
         parts = min(self._options.micro_batches, count)
         edges = [count * part // parts for part in range(parts + 1)]
-        return [slice(begin, end) for begin, end in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
 
     # ------------------------------------------------------------ the end
 

@@ -6,12 +6,13 @@ Every wait is bounded. Nothing here looks at what a claim holds.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 
@@ -24,6 +25,9 @@ from slalom.trusted.walk import Ask, Claims, WalkGenerator
 Outputs = list[np.ndarray]
 
 QUEUE_LIMIT = 4
+
+_STOP_TRIES = 40
+_STOP_WAIT_SECONDS = 0.025
 
 
 @dataclass
@@ -61,27 +65,32 @@ class Carrier:
     def exchange_all(self, walks: Sequence[WalkGenerator]) -> list[Outputs]:
         """Drives walks that exchange step by step, taking turns while the device works on the others' values."""
         outputs: list[Outputs] = [[] for _ in walks]
-        with ThreadPoolExecutor(1, thread_name_prefix="slalom-device") as pool:
-            turns = deque((index, walk, self._submit(pool, self._advance(walk, None))) for index, walk in enumerate(walks))
+        lane = _ComputeLane(self._device, self._traffic)
+        turns: deque[tuple[int, WalkGenerator, Future[Claims] | None]]
+        turns = deque((index, walk, None) for index, walk in enumerate(walks))
+        try:
             while turns:
                 index, walk, future = turns.popleft()
+                claims = None if future is None else self._result(future)
                 try:
-                    ask = self._advance(walk, self._result(future))
+                    ask = self._advance(walk, claims)
                 except StopIteration as finished:
                     outputs[index] = finished.value
                     continue
-                turns.append((index, walk, self._submit(pool, ask)))
+                turns.append((index, walk, lane.submit(ask)))
+        finally:
+            lane.stop()
         return outputs
 
     def follow(self, walks: Sequence[WalkGenerator], activations: Sequence[np.ndarray]) -> list[Outputs]:
         """Drives walks behind a device that runs each whole network ahead, claims waiting in a short queue."""
-        lane = _Lane(self._device, activations, self._traffic)
+        lane = _AheadLane(self._device, activations, self._traffic)
         try:
             return [self._follow_one(walk, lane) for walk in walks]
         finally:
             lane.stop()
 
-    def _follow_one(self, walk: WalkGenerator, lane: _Lane) -> Outputs:
+    def _follow_one(self, walk: WalkGenerator, lane: _AheadLane) -> Outputs:
         early: dict[str, np.ndarray] = {}
         claims: Claims | None = None
         while True:
@@ -103,8 +112,39 @@ class Carrier:
         finally:
             self._traffic.trusted_seconds += time.perf_counter() - begin
 
-    def _submit(self, pool: ThreadPoolExecutor, ask: Ask) -> Future[Claims]:
-        return pool.submit(self._compute, ask)
+    def _result(self, future: Future[Claims]) -> Claims:
+        try:
+            return future.result(self._timeout_seconds)
+        except FutureTimeoutError as error:
+            raise DeviceError(f"the device did not answer within {self._timeout_seconds:g} seconds") from error
+
+
+class _ComputeLane:
+    """A thread in which the device computes one exchange after another. A daemon: a device that hangs holds nobody."""
+
+    def __init__(self, device: DevicePort, traffic: Traffic) -> None:
+        self._device = device
+        self._traffic = traffic
+        self._asks: queue.SimpleQueue[tuple[Ask, Future[Claims]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="slalom-device", daemon=True).start()
+
+    def submit(self, ask: Ask) -> Future[Claims]:
+        """The future claims of an ask."""
+        future: Future[Claims] = Future()
+        self._asks.put((ask, future))
+        return future
+
+    def stop(self) -> None:
+        """Lets the thread end once the device has answered what it is at."""
+        self._asks.put(None)
+
+    def _run(self) -> None:
+        while (item := self._asks.get()) is not None:
+            ask, future = item
+            try:
+                future.set_result(self._compute(ask))
+            except BaseException as error:  # noqa: BLE001 - carried whole to the thread that waits, which raises it
+                future.set_exception(error)
 
     def _compute(self, ask: Ask) -> Claims:
         if ask.words is None:
@@ -117,14 +157,8 @@ class Carrier:
         self._traffic.received(claims, time.perf_counter() - begin)
         return claims
 
-    def _result(self, future: Future[Claims]) -> Claims:
-        try:
-            return future.result(self._timeout_seconds)
-        except FutureTimeoutError as error:
-            raise DeviceError(f"the device did not answer within {self._timeout_seconds:g} seconds") from error
 
-
-class _Lane:
+class _AheadLane:
     """A thread in which the device runs ahead of the checks; a full queue holds it back."""
 
     def __init__(self, device: DevicePort, activations: Sequence[np.ndarray], traffic: Traffic) -> None:
@@ -152,15 +186,14 @@ class _Lane:
             raise IntegrityError("the device sent more claims than there are steps", step=str(claim.step)[:80])
 
     def stop(self) -> None:
-        """Lets the thread end, whatever it was doing."""
+        """Lets the thread end: waits a little for it, and leaves a device that hangs to its daemon thread."""
         self._stopped.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                if not self._thread.is_alive():
-                    return
-            self._thread.join(0.01)
+        for _ in range(_STOP_TRIES):
+            with contextlib.suppress(queue.Empty):
+                self._queue.get_nowait()  # makes room, so that a full queue does not hold the thread
+            self._thread.join(_STOP_WAIT_SECONDS)
+            if not self._thread.is_alive():
+                return
 
     def _take(self, timeout_seconds: float) -> Claim | None:
         try:

@@ -15,7 +15,7 @@ from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.fused import PassInput, PassOutput, Values, Words, run_pass
-from slalom.arithmetic.moves import apply_move
+from slalom.arithmetic.moves import Move, apply_move
 from slalom.arithmetic.pointwise import Program
 from slalom.arithmetic.pooling import pool
 from slalom.errors import IntegrityError
@@ -101,7 +101,7 @@ class Walk:
     # ------------------------------------------------------------ what a step reads
 
     def _source(self, step: Step) -> Generator[Ask, Claims, _Source]:
-        if not isinstance(step, Pointwise):
+        if not isinstance(step, Pointwise | Linear):
             return _Source(self._compute(step), None, {})
         operands = {name: self._held[name] for name in sources_of(step)[1:]}
         linear = self._model.linear_steps.get(step.source)
@@ -113,7 +113,7 @@ class Walk:
         claim_of = None if self._crossing.inside else linear
         return _Source(self._claims.pop(linear.name), program, operands, claim_of)
 
-    def _compute(self, step: Step) -> np.ndarray:
+    def _compute(self, step: Pool | Move) -> np.ndarray:
         sources = [self._held[name].reshape(self._batch, *self._model.shape(name)) for name in sources_of(step)]
         if isinstance(step, Pool):
             result = pool(self._dispatch, step, sources[0])
@@ -124,7 +124,7 @@ class Walk:
     # ------------------------------------------------------------ what becomes of it
 
     def _deliver(self, name: str, source: _Source) -> Generator[Ask, Claims, None]:
-        """One pass over the source: judge the claim it came from, hold the value, send it on where the device reads it."""
+        """One pass over the source: judge the claim it came from, hold the value, send it on to the device."""
         consumers = self._model.flow.consumers.get(name, ())
         mask = self._open(name, consumers)
         if source.program is None and not consumers:
@@ -149,9 +149,7 @@ class Walk:
     def _groups(self) -> list[slice]:
         return self._crossing.checks.groups if self._crossing.checks else [slice(0, self._batch)]
 
-    def _pass(
-        self, source: _Source, consumers: tuple[Linear, ...], mask: SpentMask | None, group: int
-    ) -> PassOutput:
+    def _pass(self, source: _Source, consumers: tuple[Linear, ...], mask: SpentMask | None, group: int) -> PassOutput:
         part = self._groups[group]
         checks, linear = self._crossing.checks, source.claim_of
         image = None if linear is None or self._crossing.masks is None else self._mask_images[linear.name][part]
