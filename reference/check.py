@@ -17,6 +17,8 @@ from reference.linear import Integers, Tensors, transpose_step
 from slalom.errors import ApiMisuse, IntegrityError
 from slalom.plan.steps import ACCUMULATOR_LIMIT, Linear, Shape
 
+PIECE_BITS = 26
+
 
 class Method(StrEnum):
     """Where the probes of a check come from."""
@@ -64,8 +66,15 @@ def draw_rank_one_probe(layer: Layer, field: Field) -> Probe:
 
 
 def with_image(layer: Layer, s: Integers, field: Field) -> Probe:
-    """A probe together with its probe image."""
-    image = transpose_step(layer.step, layer.tensors, s[np.newaxis], layer.input_shape)[0]
+    """A probe together with its probe image.
+
+    Wᵀ·s is put together from pieces of s of 26 bits, because Wᵀ of such a piece usually fits 64-bit integers.
+    """
+    image = np.zeros(layer.input_shape, dtype=object)
+    for shift in range(0, field.modulus.bit_length(), PIECE_BITS):
+        piece = (s >> shift) % 2**PIECE_BITS
+        part = transpose_step(layer.step, layer.tensors, piece[np.newaxis], layer.input_shape)[0]
+        image += part.astype(object) << shift
     return Probe(s, field.reduce(image))
 
 

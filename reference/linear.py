@@ -57,14 +57,17 @@ def transpose_map(linear_map: LinearMap, tensors: Tensors, s: Integers, input_sh
         return s @ weight.T
     x = np.zeros((len(s), *input_shape), dtype=s.dtype)
     inputs, outputs = weight.shape[2], weight.shape[3] // linear_map.groups
-    for i, j, a, b in np.ndindex(*s.shape[1:3], *weight.shape[:2]):
-        row = i * linear_map.stride[0] + a * linear_map.dilation[0] - linear_map.padding[0]
-        column = j * linear_map.stride[1] + b * linear_map.dilation[1] - linear_map.padding[2]
-        if not (0 <= row < input_shape[0] and 0 <= column < input_shape[1]):
-            continue
+    (down, right), (top, _, left, _), spread = linear_map.stride, linear_map.padding, linear_map.dilation
+    for a, b in np.ndindex(weight.shape[:2]):
+        rows = np.arange(s.shape[1]) * down + a * spread[0] - top  # the input row that each output row read
+        columns = np.arange(s.shape[2]) * right + b * spread[1] - left
+        i = np.flatnonzero((rows >= 0) & (rows < input_shape[0])).tolist()
+        j = np.flatnonzero((columns >= 0) & (columns < input_shape[1])).tolist()
         for group in range(linear_map.groups):
-            read, write = slice(group * inputs, (group + 1) * inputs), slice(group * outputs, (group + 1) * outputs)
-            x[:, row, column, read] += s[:, i, j, write] @ weight[a, b][:, write].T
+            read, write = channels(group, inputs), channels(group, outputs)
+            # within one tap no two outputs read the same input, so += adds each of them
+            scattered = s[np.ix_(every(s), i, j, write)] @ weight[a, b][:, write].T
+            x[np.ix_(every(x), rows[i].tolist(), columns[j].tolist(), read)] += scattered
     return x
 
 

@@ -10,9 +10,17 @@ import numpy as np
 import pytest
 
 from reference import check as checks
-from reference.check import Layer, Method, check_batched, check_direct, check_preprocessed, draw_probes
+from reference.check import (
+    Layer,
+    Method,
+    check_batched,
+    check_direct,
+    check_preprocessed,
+    draw_probes,
+    draw_rank_one_probe,
+)
 from reference.field import Field, P
-from reference.linear import Integers, apply_step
+from reference.linear import Integers, apply_step, transpose_step
 from reference.network import run_activations, value_types
 from slalom.errors import ApiMisuse, IntegrityError
 from slalom.plan.steps import Linear
@@ -122,6 +130,13 @@ def test_probes_are_fresh_and_cover_the_field() -> None:
     assert (first.s != second.s).all()
     assert all(0 <= value < P for probe in (first, second) for value in (*probe.s.ravel(), *probe.image.ravel()))
     assert max(first.s.ravel()) > P // 2
+
+
+def test_probe_image_from_pieces_is_the_transpose() -> None:
+    for layer, _ in layers_and_inputs(every_step_graph, batch=1):
+        for probe in (draw_probes(layer, 1, Field(Random(9)))[0], draw_rank_one_probe(layer, Field(Random(9)))):
+            plain = transpose_step(layer.step, layer.tensors, probe.s[np.newaxis], layer.input_shape)[0]
+            assert (plain.astype(object) % P == probe.image).all()
 
 
 def test_a_composite_modulus_is_refused() -> None:
