@@ -15,8 +15,8 @@ from slalom.arithmetic import engine as engine_module
 from slalom.arithmetic.dispatch import Dispatch, Isa, available_isas, make_dispatch
 from slalom.arithmetic.engine import LinearEngine, pack_panels
 from slalom.arithmetic.linear import apply_map, apply_maps
-from slalom.arithmetic.shapes import map_geometry
 from slalom.errors import ApiMisuse, DeviceError, ModelError
+from slalom.plan.shapes import map_geometry
 from slalom.plan.steps import Convolution, Dense
 from tests.arithmetic.geometries import GRID, Case, cases, convolution_case, dense_case, draw_words
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slalom.arithmetic.linear import apply_map, apply_maps
-from slalom.arithmetic.shapes import map_output_shape
 from slalom.errors import ApiMisuse, ModelError
+from slalom.plan.shapes import map_output_shape
 from slalom.plan.steps import Convolution, Dense
 from tests.arithmetic.geometries import GRID, Case, cases, draw_words
 

@@ -12,9 +12,9 @@ from slalom import _native
 from slalom.arithmetic import transpose
 from slalom.arithmetic.dispatch import Dispatch, available_isas, make_dispatch
 from slalom.arithmetic.linear import apply_maps
-from slalom.arithmetic.shapes import chain_geometries
 from slalom.arithmetic.transpose import transpose_maps, transpose_rank_one
 from slalom.errors import ApiMisuse, ModelError
+from slalom.plan.shapes import chain_geometries
 from slalom.plan.steps import Convolution, Dense
 from tests.arithmetic.geometries import GRID, Case, cases, convolution_case
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from slalom import _native
 from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.linear import Words, apply_map, check_words
-from slalom.arithmetic.shapes import Geometry, chain_geometries
 from slalom.errors import ApiMisuse, DeviceError
+from slalom.plan.shapes import Geometry, chain_geometries
 from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
 
 _TILE_ROWS = 12

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from slalom.arithmetic.shapes import Geometry, map_geometry
 from slalom.errors import ApiMisuse
+from slalom.plan.shapes import Geometry, map_geometry
 from slalom.plan.steps import LinearMap
 
 Words = npt.NDArray[np.int16 | np.int32]

@@ -17,8 +17,8 @@ from slalom.arithmetic import field
 from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.linear import tap_slices
-from slalom.arithmetic.shapes import Geometry, chain_geometries
 from slalom.errors import ApiMisuse, ModelError
+from slalom.plan.shapes import Geometry, chain_geometries
 from slalom.plan.steps import LinearMap, Shape
 
 _LIMB_BITS = 26

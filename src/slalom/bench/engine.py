@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine
-from slalom.arithmetic.shapes import Geometry, map_geometry, multiply_accumulates
+from slalom.plan.shapes import Geometry, map_geometry, multiply_accumulates
 from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
 
 REPEATS = 9

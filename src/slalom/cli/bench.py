@@ -31,7 +31,9 @@ def bench_command(
     batch_size: Annotated[int, typer.Option(help="images in a request")] = 8,
     image_size: Annotated[int | None, typer.Option(help="height and width of the input")] = None,
     weights: Annotated[Path | None, typer.Option(help="a checkpoint: .pt, .pth or .safetensors")] = None,
-    threads: Annotated[int | None, typer.Option(help="of the trusted side and of the float network; 1 for the pass")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="of the trusted side and of the float network; 1 for the pass")
+    ] = None,
     isa: Annotated[str | None, typer.Option(help="numpy, portable, avx2 or avx512")] = None,
     kernels_only: Annotated[bool, typer.Option("--kernels-only", help="leave the protection levels out")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,

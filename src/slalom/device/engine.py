@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slalom.arithmetic.linear import Words, apply_map, check_words, tap_slices
-from slalom.arithmetic.shapes import Geometry, chain_geometries
 from slalom.device.products import ByteProduct, FloatProduct, Product
 from slalom.errors import ApiMisuse, DeviceError
+from slalom.plan.shapes import Geometry, chain_geometries
 from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
 
 _PATCH_BYTES = 2**22  # of patches gathered at a time: they stay near the processor

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from slalom.arithmetic.shapes import weight_bound
 from slalom.importer.graph import FloatGraph, Floats, Linear, Node
 from slalom.importer.options import CompileOptions
 from slalom.importer.quantise import bits_within, quantise_weight
+from slalom.plan.shapes import weight_bound
 from slalom.plan.steps import Convolution, LinearMap
 
 

@@ -4,6 +4,7 @@ Enters: a graph and its tensors from the importer, or a `.slalom` file. Leaves: 
 `validation`, and its digest. Must never see: an input of a user, a key, torch.
 
     steps        the vocabulary: values, linear maps, steps
+    shapes       what a linear map does to a shape, and its range bound
     validation   the frame every plan must satisfy, each refusal a ModelError that names what is wrong
     step_checks  what each kind of step must satisfy
     manifest     steps <-> JSON, strictly

@@ -22,6 +22,8 @@ from slalom.errors import ModelError
 MAXIMUM_HEADER_SIZE = 64 * 1024 * 1024
 MAXIMUM_RANK = 8
 
+_MODE = 0o644
+
 _DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype("<i1"), "F32": np.dtype("<f4")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
@@ -47,6 +49,7 @@ def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[st
                 file.write(np.ascontiguousarray(tensors[name]).data)
             file.flush()
             os.fsync(file.fileno())
+            os.fchmod(file.fileno(), _MODE)  # a temporary file is its owner's alone; a plan is no secret
             Path(file.name).replace(path)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)

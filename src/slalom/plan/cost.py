@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from slalom.arithmetic.shapes import map_output_shape, multiply_accumulates
 from slalom.plan.flow import Flow, trace_flow
 from slalom.plan.plan import Plan
+from slalom.plan.shapes import map_output_shape, multiply_accumulates
 from slalom.plan.steps import ACCUMULATOR_LIMIT, Accumulator, Activation, Linear, Shape, Step
 
 CLAIM_SIZE = 4  # bytes of one element of a claim, a mask or a blinded word

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from slalom.arithmetic.shapes import map_output_shape, weight_bound
 from slalom.errors import ModelError
 from slalom.plan import ranges
+from slalom.plan.shapes import map_output_shape, weight_bound
 from slalom.plan.steps import (
     ACCUMULATOR_LIMIT,
     Accumulator,

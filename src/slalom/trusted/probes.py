@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from slalom.arithmetic import field
+from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.transpose import transpose_maps, transpose_rank_one
 from slalom.plan import Plan
@@ -93,7 +94,10 @@ class FreshProbes:
     first (Tramer and Boneh, section 3.2, use the same shape of probe).
     """
 
-    def __init__(self, model: TrustedModel, plan: Plan, policy: Policy, randomness: Randomness) -> None:
+    def __init__(
+        self, model: TrustedModel, plan: Plan, policy: Policy, randomness: Randomness, dispatch: Dispatch
+    ) -> None:
+        self._dispatch = dispatch
         self.per_item = policy.check is Check.DIRECT
         self._count = policy.rounds
         self._shapes = {step.name: model.shape(step.source) for step in model.linear_steps.values()}
@@ -117,15 +121,17 @@ class FreshProbes:
         channels = step.output.shape[-1]
         spatial = self._randomness.draw_field(math.prod(step.output.shape[:-1]))
         channel = self._randomness.draw_field(channels)
-        image = transpose_rank_one(step.maps, self._weights, self._shapes[step.name], spatial, channel)
+        image = transpose_rank_one(step.maps, self._weights, self._shapes[step.name], spatial, channel, self._dispatch)
         return Probe(field.multiply(spatial[:, None], channel[None, :]).reshape(-1), image.reshape(-1))
 
 
-def make_probe_source(model: TrustedModel, plan: Plan, policy: Policy, randomness: Randomness) -> ProbeSource:
+def make_probe_source(
+    model: TrustedModel, plan: Plan, policy: Policy, randomness: Randomness, dispatch: Dispatch
+) -> ProbeSource:
     """The source that a policy's check names."""
     if policy.check is Check.PREPROCESSED:
         return PreprocessedProbes(model, plan, policy.rounds, randomness)
-    return FreshProbes(model, plan, policy, randomness)
+    return FreshProbes(model, plan, policy, randomness, dispatch)
 
 
 def _dense_probe(step: Linear, input_shape: Shape, plan: Plan, randomness: Randomness) -> Probe:

@@ -150,7 +150,7 @@ class TrustedSession:
     def _prepare_probes(self, plan: Plan) -> ProbeSource | None:
         if not self._policy.protection.checked:
             return None
-        return make_probe_source(self._model, plan, self._policy, self._randomness)
+        return make_probe_source(self._model, plan, self._policy, self._randomness, self._dispatch)
 
     def _prepare_masks(self) -> MaskBank | None:
         if not self._policy.protection.masked or self._inside is None:

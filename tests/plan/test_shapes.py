@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from slalom.arithmetic.linear import apply_map, apply_maps
-from slalom.arithmetic.shapes import map_geometry, map_output_shape, multiply_accumulates, weight_bound
 from slalom.errors import ModelError
+from slalom.plan.shapes import map_geometry, map_output_shape, multiply_accumulates, weight_bound
 from slalom.plan.steps import Convolution, Dense
 from tests.arithmetic.geometries import GRID, Case, convolution_case, dense_case
 

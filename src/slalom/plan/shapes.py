@@ -9,17 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from slalom.errors import ModelError
-
-if TYPE_CHECKING:
-    # LOAD-BEARING: the package `plan` imports this file when it validates, so importing it here would be a cycle;
-    # the two functions that tell the maps apart import them when called.
-    from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
+from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
 
 _BLOCK_ELEMENTS = 2**20
 
@@ -71,8 +66,6 @@ class Geometry:
 
 def map_geometry(linear_map: LinearMap, weight_shape: Shape, input_shape: Shape) -> Geometry:
     """The geometry of one map over items of `input_shape`. Raises ModelError naming what does not fit."""
-    from slalom.plan.steps import Dense
-
     if isinstance(linear_map, Dense):
         return _dense_geometry(linear_map, weight_shape, input_shape)
     return _convolution_geometry(linear_map, weight_shape, input_shape)
@@ -121,8 +114,6 @@ def weight_bound(maps: Sequence[LinearMap], weights: Mapping[str, npt.NDArray[np
 
 
 def _channel_bounds(linear_map: LinearMap, weight: npt.NDArray[np.int8], before: list[int] | None) -> list[int]:
-    from slalom.plan.steps import Convolution
-
     groups = linear_map.groups if isinstance(linear_map, Convolution) else 1
     _require(weight.ndim in (2, 4) and weight.size > 0, linear_map, f"a weight has 2 or 4 axes, not {weight.shape}")
     rows, outputs = weight.shape[-2], weight.shape[-1]
