@@ -175,8 +175,8 @@ def _extreme_cases() -> Iterator[tuple[LinearMap, NDArray[np.int8], Words]]:
     """Maps over every path, with the values at which digits, pairs and saturating instructions would show."""
     ones, square = (1, 1), (1, 1, 1, 1)
     maps: tuple[tuple[LinearMap, Shape, Shape], ...] = (
-        (Dense("dense"), (1029, 35), (1029,)),  # one row, odd extents, sums far beyond 2^31
-        (Dense("tokens"), (256, 64), (33, 256)),
+        (Dense("dense"), (1029, 35), (1029,)),  # few rows, odd extents, sums far beyond 2^31
+        (Dense("tokens"), (128, 64), (17, 128)),
         (Dense("narrow"), (5, 1), (7, 5)),
         (Convolution("image", ones, square, ones, 1), (3, 3, 16, 33), (5, 7, 16)),
         (Convolution("grouped", (2, 1), (1, 0, 0, 2), (1, 2), 3), (3, 2, 5, 51), (5, 6, 15)),
@@ -188,9 +188,13 @@ def _extreme_cases() -> Iterator[tuple[LinearMap, NDArray[np.int8], Words]]:
     generator = np.random.default_rng(0)  # which extreme stands where: no secret
     for linear_map, weight_shape, item in maps:
         weight = generator.choice(np.array([-127, 127, 126, -1, 0], dtype=np.int8), weight_shape)
-        uniform = np.full(weight_shape, 127, dtype=np.int8)
-        for values in (words, small):
-            yield linear_map, weight, generator.choice(values, (2, *item))
-        # every digit 127, then every digit -128: where sums of bytes saturate (as u8*s8 pairs do), they do so here
-        yield linear_map, uniform, np.full((1, *item), 0x7F7F7F7F, dtype=np.int32)
-        yield linear_map, -uniform, np.full((1, *item), 0x7F7F7F80, dtype=np.int32)
+        weight[..., 0], weight[..., -1] = -127, 127
+        # an item of digits 127, one of -128: where sums of bytes saturate (as u8*s8 pairs do), they do so here
+        uniform = np.ones((1, *item), dtype=np.int32)
+        mixed = generator.choice(words, (1, *item))
+        yield (
+            linear_map,
+            weight,
+            np.concatenate([mixed, uniform * np.int32(0x7F7F7F7F), uniform * np.int32(0x7F7F7F80)]),
+        )
+        yield linear_map, weight, generator.choice(small, (2, *item))

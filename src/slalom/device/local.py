@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from slalom.arithmetic.dispatch import Dispatch, make_dispatch
 from slalom.arithmetic.fused import PassInput, run_pass
+from slalom.arithmetic.linear import Words
 from slalom.arithmetic.moves import apply_move
 from slalom.arithmetic.pointwise import Program, prepare_program
 from slalom.arithmetic.pooling import pool
@@ -44,15 +45,15 @@ class LoadedPlan:
 class LocalDevice:
     """A `DevicePort` on torch's CPU.
 
-    `threads` sets torch's number of threads, which is the whole process's; None leaves it as it is.
-    Raises DeviceError where the processor offers no exact product.
+    `threads` sets torch's number of threads, which is the whole process's; None leaves it as it is. `engine` is one
+    to share. Raises DeviceError where the processor offers no exact product.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, engine: TorchEngine | None = None) -> None:
         self._dispatch: Dispatch = make_dispatch(threads=threads)
         if threads is not None:
             torch.set_num_threads(threads)
-        self.engine = TorchEngine()
+        self.engine = engine or TorchEngine()
         self._loaded: LoadedPlan | None = None
 
     @property
@@ -82,9 +83,7 @@ class LocalDevice:
         """
         return self._walk(self._check_activation(activation))
 
-    def compute(
-        self, step_names: Sequence[str], words: NDArray[np.int16] | NDArray[np.int32]
-    ) -> Sequence[NDArray[np.int32]]:
+    def compute(self, step_names: Sequence[str], words: Words) -> Sequence[NDArray[np.int32]]:
         """The claims of linear steps that read one value; see `DevicePort`. Raises ApiMisuse for an unknown step."""
         unknown = [name for name in step_names if name not in self.loaded.linear_steps]
         if unknown:
@@ -106,7 +105,7 @@ class LocalDevice:
         self._loaded = None
         self._dispatch.close()
 
-    def linear(self, step: Linear, words: NDArray[np.int16] | NDArray[np.int32]) -> NDArray[np.int32]:
+    def linear(self, step: Linear, words: Words) -> NDArray[np.int32]:
         """The claim of one linear step, int32 [B, *output shape]: every claim is made here."""
         return self.engine.apply(self.loaded.maps[step.name], words)
 

@@ -36,7 +36,7 @@ class DevicePort(Protocol):
         """
 
     def compute(
-        self, step_names: Sequence[str], words: NDArray[np.int16] | NDArray[np.int32]
+        self, step_names: Sequence[str], words: NDArray[np.int16 | np.int32]
     ) -> Sequence[NDArray[np.int32]]:
         """The claims of the named linear steps, in that order, all of which read one value (`blinded`, `private`).
 
