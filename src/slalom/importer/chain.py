@@ -21,9 +21,10 @@ from slalom.plan.steps import Convolution, LinearMap
 
 @dataclass(frozen=True)
 class Chain:
-    """Maps in order and their weights by tensor name. real = input scale * integer * scales + bias, per channel.
+    """Maps in order and their weights by tensor name: real = input scale * integer * scales + bias, per channel.
 
-    `bound`: the largest output for inputs of magnitude one. `ends_in_bias` is the float bias a longer chain must carry.
+
+    `bound`: the largest output for inputs of magnitude one.
     """
 
     maps: tuple[LinearMap, ...]

@@ -38,7 +38,10 @@ class Joined:
 
 @dataclass(frozen=True)
 class Program:
-    """A pointwise step: `source` is the step it reads, `node` the float node whose value it gives."""
+    """A pointwise step: `source` is the step it reads, `node` the float node whose value it gives.
+
+    `root` is the accumulator it begins with, if any, which is placed right before it: sums are used up at once.
+    """
 
     name: str
     source: str
@@ -46,6 +49,7 @@ class Program:
     node: str
     shape: Shape
     is_real: bool = False
+    root: Direct | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,9 @@ class _Fusion:
                 self.steps[node.name] = node.name
                 self._export(node)
             elif makes_accumulator(node):
-                self.drafts.append(Direct(node.name, (self.steps[node.sources[0]],), node))
-                self._advance(node, Program(f"{node.name}.epilogue", node.name, (), node.name, node.shape))
+                root = Direct(node.name, (self.steps[node.sources[0]],), node)
+                name = f"{node.name}.epilogue"
+                self._advance(node, Program(name, node.name, (), node.name, node.shape, root=root))
             elif isinstance(node.operation, Elementwise):
                 self._advance(node, self._continue(node))
             else:
@@ -148,6 +153,8 @@ class _Fusion:
             self.open[node.name] = program
             return
         only_leaves = node.name in self.leaving and not self._is_read(node.name)
+        if program.root is not None:
+            self.drafts.append(program.root)
         self.drafts.append(replace(program, is_real=only_leaves))
         if only_leaves:
             self.real_steps[node.name] = program.name

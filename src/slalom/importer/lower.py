@@ -70,12 +70,13 @@ class _Walk:
                 hint="supported: " + ", ".join(sorted({name.split(".")[1] for name in OPERATORS})),
             )
         self.builder.label, self.builder.observed = _label(node), node.name
+        shape = _item_shape(node)
         try:
-            result = lowering(Call(self.builder, _bind(node, positional, named), _item_shape(node)))
+            result = lowering(Call(self.builder, _bind(node, positional, named), shape))
         except ModelError as error:
             raise ModelError(f"{node.target} {_place(node)}: {error}", hint=error.hint) from error
-        if isinstance(result, Handle) and result.shape != _item_shape(node):
-            raise ModelError(f"{node.target} {_place(node)}: lowered to {result.shape}, not {_item_shape(node)}")
+        if isinstance(result, Handle) and result.shape != shape:
+            raise ModelError(f"{node.target} {_place(node)}: lowered to {result.shape}, not {shape}")
         return result
 
 
