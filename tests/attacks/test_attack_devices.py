@@ -236,11 +236,10 @@ def test_the_other_step_of_equal_size_is_preferred() -> None:
 def test_float_arithmetic_is_exact_below_2_24_and_not_above(step: str) -> None:
     honest, claim, _ = lie_of("float_arithmetic", step)
     assert np.count_nonzero(claim != honest) > claim.size // 4
-    small = np.sign(words_for(step, 1))  # |sums| < 2^24: the truth, so the smallest error takes its place
+    # |sums| <= 6 * 16 * 127^2 < 2^24: the truth, so the smallest error takes its place
+    small = np.sign(words_for(step, 1))
     (honest,), (claim,) = (device.compute([step], small) for device in (HONEST, make("float_arithmetic", step)))
     errors = claim.astype(np.int64) - honest
-    if step == "separable":  # two maps: 8 * 127^2 * 6 * 4 > 2^24
-        return
     assert np.count_nonzero(errors) == 1 and errors.sum() == 1
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from slalom.arithmetic.field import P
 from slalom.arithmetic.linear import Words
-from slalom.arithmetic.shapes import Geometry
 from slalom.attacks.cheat import Claimed, ValueCheat
 from slalom.errors import ApiMisuse
+from slalom.plan.shapes import Geometry
 from slalom.plan.steps import Linear
 
 
