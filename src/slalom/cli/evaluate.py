@@ -220,16 +220,17 @@ def _print(network: Network, policy: Policy, evaluation: Evaluation) -> None:
 def _figures(network: Network, policy: Policy, evaluation: Evaluation) -> Table:
     report = evaluation.report
     grid = Table.grid(padding=(0, 2))
-    checked = (
-        f"{policy.check}, {policy.rounds} round{'s' if policy.rounds > 1 else ''}, {report.soundness_bits:.1f} bits"
-    )
+    rounds = f"{policy.rounds} round{'s' if policy.rounds > 1 else ''}"
+    checked = f"{policy.check}, {rounds}, {report.soundness_bits:.1f} bits over this run"
+    speed = f"{evaluation.images_per_second:.1f}/s"
+    setup, masks = readable_seconds(report.setup_seconds), readable_seconds(report.mask_seconds)
     rows = [
         ("plan", network.plan.digest[:32]),
         ("soundness", checked if policy.protection.checked else "none: nothing is checked"),
         ("the device saw", _SEEN[policy.protection.value]),
         ("images", f"{evaluation.images} in {readable_seconds(evaluation.seconds)}, {speed}"),
         ("trusted / device", f"{readable_seconds(report.trusted_seconds)} / {readable_seconds(report.device_seconds)}"),
-        ("made ahead", f"set-up {readable_seconds(report.setup_seconds)}, masks {readable_seconds(report.mask_seconds)}"),
+        ("made ahead", f"set-up {setup}, masks {masks}"),
         ("bytes", f"{readable_bytes(report.bytes_to_device)} to the device, "
                   f"{readable_bytes(report.bytes_from_device)} from it"),
         ("trusted memory", f"{readable_bytes(sum(report.steady_bytes.values()))} steady, "

@@ -1,7 +1,8 @@
 """What runs inside the TEE: it keeps the secrets, checks every linear result, and does the non-linear work.
 
 Enters: a plan, a user's images, claims of the device. Leaves: outputs whose every linear result was checked, and
-towards the device only what the protection level allows. Must never see: torch, `device`, `importer`, an unchecked verdict.
+towards the device only what the protection level allows. Must never see: torch, `device`, `importer`, an unchecked
+verdict.
 
     policy       protection level, check, rounds: what the user chose, made consistent once
     randomness   the one source of secrets

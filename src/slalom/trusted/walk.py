@@ -128,10 +128,10 @@ class Walk:
         consumers = self._model.flow.consumers.get(name, ())
         mask = self._open(name, consumers)
         if source.program is None and not consumers:
-            self._hold(name, Verified(source.integers))
+            self._hold(name, Verified(source.integers), 0)
             return
         passes = [self._pass(source, consumers, mask, group) for group in range(len(self._groups))]
-        self._hold(name, self._judge(source, passes))
+        self._hold(name, self._judge(source, passes), source.integers.nbytes)
         self._expect(consumers, passes)
         yield from self._send(name, consumers, passes)
 
@@ -207,10 +207,12 @@ class Walk:
 
     # ------------------------------------------------------------ what is held
 
-    def _hold(self, name: str, value: Verified) -> None:
+    def _hold(self, name: str, value: Verified, read_bytes: int) -> None:
+        """Keeps a value; `read_bytes` is the size of what it was just made from, still in memory beside it."""
         self._held[name] = value.values
         groups = (self._held, self._claims, self._mask_images)
-        self.peak_bytes = max(self.peak_bytes, sum(array.nbytes for group in groups for array in group.values()))
+        alive = read_bytes + sum(array.nbytes for group in groups for array in group.values())
+        self.peak_bytes = max(self.peak_bytes, alive)
 
     def _forget(self, index: int) -> None:
         for name in self._model.flow.forgotten_after(index):
