@@ -1,0 +1,49 @@
+"""Types of the compiled extension (native/src); its functions are documented where `slalom.arithmetic` calls them."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+PANEL_WIDTH: int
+BLOCK_ROWS: int
+SCRATCH_ELEMENTS: int
+
+def supported_isas() -> list[str]: ...
+def fused_pass(
+    isa: int,
+    shape: tuple[Any, ...],
+    source: tuple[Any, ...],
+    program: tuple[Any, ...],
+    output: tuple[Any, ...],
+    dots: tuple[Any, ...],
+) -> None: ...
+def field_multiply(isa: int, a: NDArray[Any], b: NDArray[Any], product: NDArray[Any]) -> None: ...
+def gemm(
+    isa: int,
+    geometry: NDArray[Any],
+    x: NDArray[Any],
+    panels: NDArray[Any],
+    y: NDArray[Any],
+    scratch: NDArray[Any],
+    range: NDArray[Any],
+    /,
+) -> None: ...
+def depthwise(
+    isa: int, geometry: NDArray[Any], x: NDArray[Any], weight: NDArray[Any], y: NDArray[Any], begin: int, end: int, /
+) -> None: ...
+def field_outer(
+    isa: int,
+    geometry: NDArray[Any],
+    spatial: NDArray[Any],
+    kernel: NDArray[Any],
+    image: NDArray[Any],
+    begin: int,
+    end: int,
+    /,
+) -> None: ...
+def pool_maximum(
+    isa: int, x: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], y: NDArray[Any], begin: int, end: int, /
+) -> None: ...
+def pool_sum(
+    isa: int, x: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], y: NDArray[Any], begin: int, end: int, /
+) -> None: ...
