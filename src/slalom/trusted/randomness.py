@@ -34,15 +34,17 @@ class Randomness:
     def draw_stream(self) -> int:
         """A stream index that was never given before and never will be. Raises PrivacyError when they end."""
         with self._lock:
-            if os.getpid() != self._process:
-                raise PrivacyError("a forked process may not draw secrets: it would repeat its parent's")
-            if not self._key:
-                raise PrivacyError("the session's secrets are destroyed")
+            self._require_usable()
             if self._next_stream >= _STREAM_LIMIT:
                 raise PrivacyError("the session's random streams are used up")
             stream = self._next_stream
             self._next_stream += 1
             return stream
+
+    def require_process(self) -> None:
+        """Raises PrivacyError in a process that was forked from the one that made the key."""
+        if os.getpid() != self._process:
+            raise PrivacyError("a forked process may not use the session's secrets: it would repeat its parent's")
 
     def expand_words(self, stream: int, count: int) -> Words:
         """`count` uniform 32-bit words as int32, the same each time for one stream: a mask kept as its seed.
@@ -76,9 +78,13 @@ class Randomness:
         raw >>= np.uint64(13)
         return raw
 
-    def _keystream(self, stream: int, target: memoryview) -> None:
+    def _require_usable(self) -> None:
+        self.require_process()
         if not self._key:
             raise PrivacyError("the session's secrets are destroyed")
+
+    def _keystream(self, stream: int, target: memoryview) -> None:
+        self._require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, and by one process alone
         nonce = stream.to_bytes(8, "big") + bytes(8)
         encryptor = Cipher(algorithms.AES256(self._key), modes.CTR(nonce)).encryptor()
         target[:] = bytes(len(target))

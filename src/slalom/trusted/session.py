@@ -103,6 +103,7 @@ class TrustedSession:
 
     def prepare_masks(self, images: int) -> None:
         """Makes the masks for one request of `images` ahead of it. Does nothing at levels without masks."""
+        self._randomness.require_process()
         with self._lock:
             self._require_open()
             if self._masks is not None:
@@ -115,6 +116,7 @@ class TrustedSession:
         Raises InputError for unusable images (the session goes on), IntegrityError and every other error of a run
         with the session ended and its secrets destroyed.
         """
+        self._randomness.require_process()
         with self._lock:
             self._require_open()
             activation = quantise_images(self._model, images)
