@@ -208,7 +208,8 @@ class _AheadLane:
         try:
             for activation in activations:
                 self._traffic.sent(activation)
-                for claim in _timed(device.run_ahead(activation), self._traffic):
+                # LOAD-BEARING: a copy, for the walk reads the activation while the device may write to what it was given
+                for claim in _timed(device.run_ahead(activation.copy()), self._traffic):
                     self._queue.put(claim)
                     if self._stopped.is_set():
                         return

@@ -194,7 +194,8 @@ class Walk:
                 self._claims[step.name] = accumulator.reshape(self._batch, -1)
         elif self._crossing.exchanges:
             blinded = [item.blinded for item in passes if item.blinded is not None]
-            yield from self._ask(consumers, (_join(blinded) if blinded else self._held[name]).reshape(shape))
+            # LOAD-BEARING: a copy, for what is held here is used again and the device may write to what it was given
+            yield from self._ask(consumers, (_join(blinded) if blinded else self._held[name].copy()).reshape(shape))
 
     def _ask(self, steps: tuple[Linear, ...], words: np.ndarray | None) -> Generator[Ask, Claims, None]:
         claims = yield Ask(steps, words)
