@@ -74,7 +74,6 @@ class CheckBook:
         the dots is the dot of the combination. Every check is used once.
         """
         expected = self._expected.pop(examined.step, None)
-        self._probes.pop(examined.step, None)
         found = examined.claim_dots
         if expected is None or expected.shape != found.shape or expected.shape[1] < 1:
             raise IntegrityError(f"step {examined.step!r}: no check was prepared for this claim", step=examined.step)
@@ -86,7 +85,16 @@ class CheckBook:
                 step=examined.step,
                 hint="the device is faulty or hostile: nothing it computed in this session should be used",
             )
+        self._probes.pop(examined.step, None)
         return Verified(examined.values)
+
+    def destroy(self) -> None:
+        """Overwrites the probes of checks that were never made: their session is over."""
+        for sets in self._probes.values():
+            for probe in (probe for rounds in sets for probe in rounds):
+                probe.destroy()
+        self._probes.clear()
+        self._expected.clear()
 
     def _combine(self, found: Elements, expected: Elements) -> tuple[Elements, Elements]:
         batch, rounds = found.shape

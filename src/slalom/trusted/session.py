@@ -172,13 +172,20 @@ class TrustedSession:
     def _walk(self, parts: Sequence[np.ndarray]) -> list[Outputs]:
         walks = [Walk(self._model, self._dispatch, self._crossing(len(part)), len(part)) for part in parts]
         generators = [walk.run(part.reshape(len(part), -1)) for walk, part in zip(walks, parts, strict=True)]
-        if self._device is None or self._policy.protection is Protection.ENCLAVE:
-            results = [self._finish(generator) for generator in generators]
-        else:
-            carrier = Carrier(self._device, self._traffic, self._options.timeout_seconds)
-            results = carrier.exchange_all(generators) if self._policy.exchanges else carrier.follow(generators, parts)
+        try:
+            results = self._drive(generators, parts)
+        except BaseException:
+            for walk in walks:
+                walk.destroy()
+            raise
         self._peak_in_flight = max(self._peak_in_flight, sum(walk.peak_bytes for walk in walks))
         return results
+
+    def _drive(self, generators: Sequence[WalkGenerator], parts: Sequence[np.ndarray]) -> list[Outputs]:
+        if self._device is None or self._policy.protection is Protection.ENCLAVE:
+            return [self._finish(generator) for generator in generators]
+        carrier = Carrier(self._device, self._traffic, self._options.timeout_seconds)
+        return carrier.exchange_all(generators) if self._policy.exchanges else carrier.follow(generators, parts)
 
     def _finish(self, generator: WalkGenerator) -> Outputs:
         begin = time.perf_counter()

@@ -85,6 +85,7 @@ class Walk:
         self._held: dict[str, np.ndarray] = {}
         self._claims: dict[str, np.ndarray] = {}
         self._mask_images: dict[str, Words] = {}
+        self._open_mask: SpentMask | None = None
         self.peak_bytes = 0
 
     def run(self, activation: np.ndarray) -> WalkGenerator:
@@ -97,6 +98,15 @@ class Walk:
                 yield from self._deliver(step.name, source)
             self._forget(index)
         return [self._held[output.source] for output in self._model.graph.outputs]
+
+    def destroy(self) -> None:
+        """Overwrites the masks and probes of a walk that failed, or was left because another failed."""
+        if self._open_mask is not None:
+            self._open_mask.words.fill(0)
+        for image in self._mask_images.values():
+            image.fill(0)
+        if self._crossing.checks is not None:
+            self._crossing.checks.destroy()
 
     # ------------------------------------------------------------ what a step reads
 
@@ -141,7 +151,7 @@ class Walk:
                 self._crossing.checks.open_check(step)
         if self._crossing.masks is None or not consumers:
             return None
-        mask = self._crossing.masks.take(name, self._batch)
+        mask = self._open_mask = self._crossing.masks.take(name, self._batch)
         self._mask_images.update(mask.images)
         return mask
 
