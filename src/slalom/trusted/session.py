@@ -164,7 +164,7 @@ class TrustedSession:
     def _run(self, activation: np.ndarray) -> list[np.ndarray]:
         parts = [activation[part] for part in self._split(len(activation))]
         if self._policy.protection is Protection.DEVICE:
-            results = [self._run_on_device(part) for part in parts]
+            results = self._run_on_device(parts)
         else:
             results = self._walk(parts)
         return [np.concatenate(pieces) for pieces in zip(*results, strict=True)]
@@ -185,7 +185,9 @@ class TrustedSession:
         if self._device is None or self._policy.protection is Protection.ENCLAVE:
             return [self._finish(generator) for generator in generators]
         carrier = Carrier(self._device, self._traffic, self._options.timeout_seconds)
-        return carrier.exchange_all(generators) if self._policy.exchanges else carrier.follow(generators, parts)
+        if self._policy.exchanges:
+            return carrier.exchange_all(generators)
+        return carrier.follow(generators, parts, self._model.linear_steps)
 
     def _finish(self, generator: WalkGenerator) -> Outputs:
         begin = time.perf_counter()
@@ -198,21 +200,18 @@ class TrustedSession:
             self._traffic.trusted_seconds += time.perf_counter() - begin
         raise DeviceError("a step asked for a device where there is none")
 
-    def _run_on_device(self, part: np.ndarray) -> Outputs:
+    def _run_on_device(self, parts: Sequence[np.ndarray]) -> list[Outputs]:
         if self._device is None:
             raise ApiMisuse("protection device needs a device")
-        self._traffic.sent(part)
-        begin = time.perf_counter()
-        outputs = self._device.run(part)
-        self._traffic.received(outputs, time.perf_counter() - begin)
-        faces = self._model.graph.outputs
-        right = len(outputs) == len(faces) and all(
-            output.dtype == np.float32 and output.shape == (len(part), *self._model.shape(face.source))
-            for output, face in zip(outputs, faces, strict=False)
-        )
-        if not right:
+        answers = Carrier(self._device, self._traffic, self._options.timeout_seconds).run_whole(parts)
+        return [self._take_outputs(answer, len(part)) for answer, part in zip(answers, parts, strict=True)]
+
+    def _take_outputs(self, answer: Sequence[object], batch: int) -> Outputs:
+        shapes = [(batch, *self._model.shape(face.source)) for face in self._model.graph.outputs]
+        outputs = [item for item in answer if isinstance(item, np.ndarray) and item.dtype == np.float32]
+        if len(outputs) != len(answer) or [output.shape for output in outputs] != shapes:
             raise DeviceError("the device's outputs do not have the shapes of the plan")
-        return [output.reshape(len(part), -1) for output in outputs]
+        return [output.reshape(batch, -1) for output in outputs]
 
     def _crossing(self, batch: int) -> Crossing:
         checks = None

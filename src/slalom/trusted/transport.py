@@ -11,18 +11,20 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
-from slalom.errors import DeviceError, IntegrityError
+from slalom.errors import DeviceError, IntegrityError, SlalomError
 from slalom.link.port import Claim, DevicePort
 from slalom.trusted.walk import Ask, Claims, WalkGenerator
 
 Outputs = list[np.ndarray]
+Answer = TypeVar("Answer")
 
 QUEUE_LIMIT = 4
 
@@ -82,9 +84,14 @@ class Carrier:
             lane.stop()
         return outputs
 
-    def follow(self, walks: Sequence[WalkGenerator], activations: Sequence[np.ndarray]) -> list[Outputs]:
-        """Drives walks behind a device that runs each whole network ahead, claims waiting in a short queue."""
-        lane = _AheadLane(self._device, activations, self._traffic)
+    def follow(
+        self, walks: Sequence[WalkGenerator], activations: Sequence[np.ndarray], steps: Collection[str]
+    ) -> list[Outputs]:
+        """Drives walks behind a device that runs each whole network ahead, claims waiting in a short queue.
+
+        `steps` names every linear step of the plan: no claim of another is kept.
+        """
+        lane = _AheadLane(self._device, activations, self._traffic, steps)
         try:
             return [self._follow_one(walk, lane) for walk in walks]
         finally:
@@ -112,7 +119,15 @@ class Carrier:
         finally:
             self._traffic.trusted_seconds += time.perf_counter() - begin
 
-    def _result(self, future: Future[Claims]) -> Claims:
+    def run_whole(self, activations: Sequence[np.ndarray]) -> list[Sequence[object]]:
+        """What the device answers for each whole network: nothing of it is known."""
+        lane = _ComputeLane(self._device, self._traffic)
+        try:
+            return [self._result(lane.submit_whole(activation)) for activation in activations]
+        finally:
+            lane.stop()
+
+    def _result(self, future: Future[Answer]) -> Answer:
         try:
             return future.result(self._timeout_seconds)
         except FutureTimeoutError as error:
@@ -125,26 +140,36 @@ class _ComputeLane:
     def __init__(self, device: DevicePort, traffic: Traffic) -> None:
         self._device = device
         self._traffic = traffic
-        self._asks: queue.SimpleQueue[tuple[Ask, Future[Claims]] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="slalom-device", daemon=True).start()
 
     def submit(self, ask: Ask) -> Future[Claims]:
         """The future claims of an ask."""
-        future: Future[Claims] = Future()
-        self._asks.put((ask, future))
-        return future
+        return self._enqueue(lambda: self._compute(ask))
+
+    def submit_whole(self, activation: np.ndarray) -> Future[Sequence[object]]:
+        """The future outputs of a whole network."""
+        return self._enqueue(lambda: self._run_whole(activation))
 
     def stop(self) -> None:
         """Lets the thread end once the device has answered what it is at."""
-        self._asks.put(None)
+        self._work.put(None)
+
+    def _enqueue(self, work: Callable[[], Answer]) -> Future[Answer]:
+        future: Future[Answer] = Future()
+
+        def fulfil() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, which raises it
+                future.set_exception(_device_failure(error))
+
+        self._work.put(fulfil)
+        return future
 
     def _run(self) -> None:
-        while (item := self._asks.get()) is not None:
-            ask, future = item
-            try:
-                future.set_result(self._compute(ask))
-            except BaseException as error:  # noqa: BLE001 - carried whole to the thread that waits, which raises it
-                future.set_exception(error)
+        while (work := self._work.get()) is not None:
+            work()
 
     def _compute(self, ask: Ask) -> Claims:
         if ask.words is None:
@@ -152,17 +177,30 @@ class _ComputeLane:
         self._traffic.sent(ask.words)
         begin = time.perf_counter()
         claims = self._device.compute([step.name for step in ask.steps], ask.words)
-        if not isinstance(claims, list | tuple):
+        # LOAD-BEARING: a subclass could say one thing when it is counted and another when it is read
+        if type(claims) not in (list, tuple):
             raise IntegrityError("the device's answer is not a list of claims", step=ask.steps[0].name)
         self._traffic.received(claims, time.perf_counter() - begin)
         return claims
+
+    def _run_whole(self, activation: np.ndarray) -> Sequence[object]:
+        self._traffic.sent(activation)
+        begin = time.perf_counter()
+        outputs = self._device.run(activation)
+        if type(outputs) not in (list, tuple):
+            raise DeviceError("the device's answer is not a list of outputs")
+        self._traffic.received(outputs, time.perf_counter() - begin)
+        return outputs
 
 
 class _AheadLane:
     """A thread in which the device runs ahead of the checks; a full queue holds it back."""
 
-    def __init__(self, device: DevicePort, activations: Sequence[np.ndarray], traffic: Traffic) -> None:
-        self._queue: queue.Queue[Claim | BaseException | None] = queue.Queue(QUEUE_LIMIT)
+    def __init__(
+        self, device: DevicePort, activations: Sequence[np.ndarray], traffic: Traffic, steps: Collection[str]
+    ) -> None:
+        self._steps = frozenset(steps)
+        self._queue: queue.Queue[Claim | SlalomError | None] = queue.Queue(QUEUE_LIMIT)
         self._stopped = threading.Event()
         self._traffic = traffic
         self._thread = threading.Thread(target=self._run, args=(device, activations), name="slalom-device", daemon=True)
@@ -174,6 +212,8 @@ class _AheadLane:
             claim = self._take(timeout_seconds)
             if claim is None:
                 raise IntegrityError(f"the device ended before step {step!r}", step=step)
+            if claim.step not in self._steps:  # else the device could fill the memory with claims of no step
+                raise IntegrityError("the device answered a step that the plan does not have", step=step)
             if claim.step in early:
                 raise IntegrityError("the device answered one step twice", step=step)
             early[claim.step] = claim.words
@@ -183,7 +223,7 @@ class _AheadLane:
         """Takes the end of one micro-batch; anything else is a claim too many."""
         claim = self._take(timeout_seconds)
         if claim is not None:
-            raise IntegrityError("the device sent more claims than there are steps", step=str(claim.step)[:80])
+            raise IntegrityError("the device sent more claims than there are steps", step=claim.step[:80])
 
     def stop(self) -> None:
         """Lets the thread end: waits a little for it, and leaves a device that hangs to its daemon thread."""
@@ -200,7 +240,7 @@ class _AheadLane:
             item = self._queue.get(timeout=timeout_seconds)
         except queue.Empty as error:
             raise DeviceError(f"the device did not answer within {timeout_seconds:g} seconds") from error
-        if isinstance(item, BaseException):
+        if isinstance(item, SlalomError):
             raise item
         return item
 
@@ -214,14 +254,25 @@ class _AheadLane:
                     if self._stopped.is_set():
                         return
                 self._queue.put(None)
-        except BaseException as error:  # noqa: BLE001 - carried whole to the thread that waits, which raises it
-            self._queue.put(error)
+        except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, which raises it
+            self._queue.put(_device_failure(error))
+
+
+def _device_failure(error: BaseException) -> SlalomError:
+    """The error a user sees. LOAD-BEARING: never the device's own StopIteration, which would end a walk for it."""
+    if isinstance(error, SlalomError):
+        return error
+    failure = DeviceError(f"the device failed with {type(error).__name__}")
+    failure.__cause__ = error
+    return failure
 
 
 def _timed(claims: Iterator[Claim], traffic: Traffic) -> Iterator[Claim]:
     while True:
         begin = time.perf_counter()
         claim = next(claims, None)
+        if claim is not None and (type(claim) is not Claim or type(claim.step) is not str):
+            raise DeviceError("the device sent something that is not a claim")
         words = () if claim is None else (claim.words,)
         traffic.received(words, time.perf_counter() - begin)
         if claim is None:
