@@ -34,6 +34,8 @@ from slalom.plan.steps import Function
 Words = NDArray[np.int32]
 Values = NDArray[np.int16] | NDArray[np.float32]
 
+MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
+
 _TILE_COUNT = 1024  # as in dots.inl
 _RANGE_ELEMENTS = 2**17
 _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}

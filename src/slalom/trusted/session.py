@@ -12,6 +12,7 @@ import numpy as np
 
 from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
+from slalom.arithmetic.fused import MAXIMUM_PROBES
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import DevicePort
 from slalom.plan import Plan
@@ -36,8 +37,11 @@ class SessionOptions:
     timeout_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        if self.micro_batches < 1 or self.timeout_seconds <= 0:
-            raise ApiMisuse("micro_batches must be at least 1 and timeout_seconds positive")
+        if type(self.micro_batches) is not int or self.micro_batches < 1:
+            raise ApiMisuse(f"micro_batches must be a whole number of at least 1, not {self.micro_batches!r:.40}")
+        seconds = self.timeout_seconds
+        if type(seconds) not in (int, float) or not 0 < seconds <= threading.TIMEOUT_MAX:
+            raise ApiMisuse(f"timeout_seconds must be positive and finite, not {seconds!r:.40}")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class TrustedSession:
 
     def __init__(self, plan: Plan, device: DevicePort | None, dispatch: Dispatch, options: SessionOptions) -> None:
         begin = time.perf_counter()
+        if device is None and options.policy.protection is not Protection.ENCLAVE:
+            raise ApiMisuse(f"protection {options.policy.protection} needs a device")
         self._options = options
         self._policy = options.policy
         self._dispatch = dispatch
@@ -73,6 +79,7 @@ class TrustedSession:
         self._lock = threading.Lock()
         self._ended: str | None = None
         self._model: TrustedModel = make_model(plan)
+        _require_probes_fit(self._model, self._policy)
         self._inside = self._prepare_inside(plan)
         self._probes = self._prepare_probes(plan)
         self._masks = self._prepare_masks()
@@ -80,8 +87,6 @@ class TrustedSession:
         self._images = 0
         self._seconds = 0.0
         self._peak_in_flight = 0
-        if device is None and self._policy.protection is not Protection.ENCLAVE:
-            raise ApiMisuse(f"protection {self._policy.protection} needs a device")
         self._setup_seconds = time.perf_counter() - begin
 
     @property
@@ -102,7 +107,12 @@ class TrustedSession:
         )
 
     def prepare_masks(self, images: int) -> None:
-        """Makes the masks for one request of `images` ahead of it. Does nothing at levels without masks."""
+        """Makes the masks for one request of `images` ahead of it. Does nothing at levels without masks.
+
+        Raises ApiMisuse unless `images` is a whole number of at least 1.
+        """
+        if type(images) is not int or images < 1:
+            raise ApiMisuse(f"masks are made for a whole number of images, at least 1, not {images!r:.40}")
         self._randomness.require_process()
         with self._lock:
             self._require_open()
@@ -163,10 +173,7 @@ class TrustedSession:
 
     def _run(self, activation: np.ndarray) -> list[np.ndarray]:
         parts = [activation[part] for part in self._split(len(activation))]
-        if self._policy.protection is Protection.DEVICE:
-            results = self._run_on_device(parts)
-        else:
-            results = self._walk(parts)
+        results = self._run_on_device(parts) if self._policy.protection is Protection.DEVICE else self._walk(parts)
         return [np.concatenate(pieces) for pieces in zip(*results, strict=True)]
 
     def _walk(self, parts: Sequence[np.ndarray]) -> list[Outputs]:
@@ -258,6 +265,16 @@ class TrustedSession:
         if self._masks is not None:
             held["mask_images"] = self._masks.held_bytes
         return held
+
+
+def _require_probes_fit(model: TrustedModel, policy: Policy) -> None:
+    """One pass carries a probe image for each round of each linear step that reads its value."""
+    consumers = max((len(steps) for steps in model.flow.consumers.values()), default=0)
+    if policy.protection.checked and policy.rounds * consumers > MAXIMUM_PROBES:
+        raise ApiMisuse(
+            f"{policy.rounds} rounds are too many where {consumers} linear steps read one value",
+            hint=f"choose at most {MAXIMUM_PROBES // consumers} rounds",
+        )
 
 
 def needs_weights(policy: Policy) -> bool:

@@ -248,7 +248,7 @@ class _AheadLane:
         try:
             for activation in activations:
                 self._traffic.sent(activation)
-                # LOAD-BEARING: a copy, for the walk reads the activation while the device may write to what it was given
+                # LOAD-BEARING: a copy, for the walk reads the activation while the device may write to its own
                 for claim in _timed(device.run_ahead(activation.copy()), self._traffic):
                     self._queue.put(claim)
                     if self._stopped.is_set():
