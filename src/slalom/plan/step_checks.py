@@ -10,7 +10,7 @@ import numpy as np
 
 from slalom.errors import ModelError
 from slalom.plan import ranges
-from slalom.plan.shapes import map_output_shape, weight_bound
+from slalom.plan.shapes import Geometry, map_geometry, weight_bound
 from slalom.plan.steps import (
     ACCUMULATOR_LIMIT,
     Accumulator,
@@ -36,6 +36,8 @@ from slalom.plan.steps import (
 )
 
 MAXIMUM_WINDOWS = 65_536
+MAXIMUM_OPERATIONS = 64  # as in fused.hpp
+MAXIMUM_PADDED_COUNT = 2**31 - 1
 
 Types = Mapping[str, ValueType]
 Tensors = Mapping[str, np.ndarray]
@@ -69,13 +71,24 @@ def _check_linear(step: Linear, types: Types, tensors: Tensors) -> None:
         weight = tensors[linear_map.weight]
         _expect(step, weight.dtype == np.int8, f"weight {linear_map.weight!r} is not int8")
         try:
-            shape = map_output_shape(linear_map, weight.shape, shape)
+            geometry = map_geometry(linear_map, weight.shape, shape)
         except ModelError as error:
             raise ModelError(f"step {step.name!r}: {error}") from error
+        _check_size(step, geometry)
+        shape = geometry.output_shape
     _expect(step, step.output.shape == shape, f"output shape {step.output.shape} should be {shape}")
     proved = weight_bound(step.maps, tensors) * source.limit
     _expect(step, proved <= ACCUMULATOR_LIMIT, f"range proof fails: sums may reach {proved}, above 2^31 - 1")
     _expect(step, proved <= step.output.bound, f"bound {step.output.bound} is below the proved {proved}")
+
+
+def _check_size(step: Linear, geometry: Geometry) -> None:
+    """What a map takes and gives, padding and the values inside a chain included, can be addressed and allocated."""
+    height, width, channels = geometry.input_image
+    top, bottom, left, right = geometry.padding
+    padded = (height + top + bottom) * (width + left + right) * channels
+    largest = max(padded, math.prod(geometry.output_image))
+    _expect(step, largest <= MAXIMUM_PADDED_COUNT, f"a map goes over {largest} elements, above 2^31 - 1")
 
 
 def _check_pointwise(step: Pointwise, types: Types, tensors: Tensors) -> None:
@@ -84,6 +97,7 @@ def _check_pointwise(step: Pointwise, types: Types, tensors: Tensors) -> None:
     _expect(step, step.output.shape == source.shape, f"output shape {step.output.shape} should be {source.shape}")
     first = step.operations[0] if step.operations else None
     _expect(step, isinstance(first, Affine), "the first operation must be affine")
+    _expect(step, len(step.operations) <= MAXIMUM_OPERATIONS, f"more than {MAXIMUM_OPERATIONS} operations")
     count = math.prod(source.shape)
     for operation in step.operations:
         if isinstance(operation, Affine):
@@ -171,7 +185,7 @@ def _check_slice(step: Slice, types: Types, tensors: Tensors) -> None:
 
 def _check_pad(step: Pad, types: Types, tensors: Tensors) -> None:
     source = _activation(step, step.source, types)
-    right = len(step.before) == len(step.after) == len(source.shape) and min(*step.before, *step.after, 0) == 0
+    right = len(step.before) == len(step.after) == len(source.shape) and min((0, *step.before, *step.after)) == 0
     _expect(step, right, "padding is one non-negative count an axis, before and after")
     pads = zip(step.before, source.shape, step.after, strict=True)
     _check_same(step, source, tuple(before + extent + after for before, extent, after in pads))

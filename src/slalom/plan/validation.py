@@ -37,6 +37,8 @@ from slalom.plan.steps import (
 
 MAXIMUM_STEPS = 20_000
 MAXIMUM_COUNT = 2**31 - 1
+MAXIMUM_WORD_LENGTH = 1000
+MAXIMUM_PHOTO_SIZE = 16_384
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-/:]{1,200}")
 _SCALE_LIMITS = (2.0**-60, 2.0**60)
@@ -70,6 +72,8 @@ def check_tensors(tensors: Mapping[str, np.ndarray]) -> None:
     """Every tensor is int8 within -127..127 or finite float32, under a proper name."""
     for name, tensor in tensors.items():
         _check_name(name, "tensor")
+        if name == "__metadata__":  # the file keeps the manifest there
+            raise ModelError(f"tensor {name!r}: the name is taken")
         if tensor.dtype == np.int8:
             if tensor.size and int(tensor.min()) < -WEIGHT_LIMIT:
                 raise ModelError(f"tensor {name!r}: a weight is -128; weights are -127..127")
@@ -114,11 +118,26 @@ def _check_face(graph: Graph) -> None:
     _check_name(graph.input.name, "input")
     check_type(graph.input.name, graph.input.output)
     check_layout("input", graph.input.layout, graph.input.output.shape)
+    _check_words(graph)
     if not 1 <= len(graph.steps) <= MAXIMUM_STEPS:
         raise ModelError(f"a plan has 1..{MAXIMUM_STEPS} steps, this one {len(graph.steps)}")
     if any(not isinstance(step, Pointwise) and not isinstance(step, Softmax) and isinstance(step.output, Real)
            for step in graph.steps):  # fmt: skip
         raise ModelError("only a pointwise step or a softmax gives float numbers")
+
+
+def _check_words(graph: Graph) -> None:
+    """What is shown to people is printable, and a photo's sizes are sizes."""
+    for word in (graph.model, *graph.classes):
+        if not word.isprintable() or len(word) > MAXIMUM_WORD_LENGTH:
+            raise ModelError(f"model or class name {word!r:.80} is too long or not printable")
+    photo = graph.preprocessing
+    if photo is None:
+        return
+    right = 1 <= photo.crop_size <= MAXIMUM_PHOTO_SIZE and 1 <= photo.resize_size <= MAXIMUM_PHOTO_SIZE
+    right = right and photo.interpolation in ("bicubic", "bilinear") and len(photo.mean) == len(photo.deviation)
+    if not right or any(deviation <= 0 for deviation in photo.deviation):
+        raise ModelError("the preprocessing's sizes, interpolation, mean or deviation are out of range")
 
 
 def _check_place(step: Step, types: Mapping[str, ValueType], names: set[str]) -> None:
