@@ -99,7 +99,7 @@ def test_the_network_is_of_about_a_hundred_thousand_parameters_and_exports() -> 
 
 
 def test_training_learns_and_is_a_function_of_the_seed() -> None:
-    split = _separable(512)
+    split = _separable(256)
     lines: list[str] = []
     first, again = train(split, lines.append), train(split, lines.append)
     assert accuracy(first, split) > 0.95
@@ -112,7 +112,7 @@ def test_weights_are_made_on_first_use_and_read_on_the_next(tmp_path: Path) -> N
     loads: list[Split] = []
 
     def load_train() -> Split:
-        loads.append(_separable(256))
+        loads.append(_separable(128))
         return loads[-1]
 
     cache = tmp_path / "deep" / "cache"
