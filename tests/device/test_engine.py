@@ -58,8 +58,9 @@ def test_every_count_of_digits(limit: int) -> None:
 @pytest.mark.parametrize("patch_bytes", [1, 500, 5_000, 50_000])
 def test_chunks_change_nothing(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch, patch_bytes: int) -> None:
     monkeypatch.setattr(engine_module, "_PATCH_BYTES", patch_bytes)
+    monkeypatch.setattr(engine_module, "_DEPTHWISE_ELEMENTS", patch_bytes)
     rng = np.random.default_rng(12)
-    for name in ("stem", "asymmetric", "dilated", "grouped", "dense_sequence"):
+    for name in ("stem", "asymmetric", "dilated", "grouped", "depthwise_strided", "dense_sequence"):
         case = GRID[name]
         check(engine, case, draw_words(rng, (3, *case.input_shape), np.int32), case.draw_weight(rng))
 

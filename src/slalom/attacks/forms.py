@@ -114,6 +114,7 @@ class ExtraAnswer(FormCheat):
 class OutOfOrder(FormCheat):
     """Gives the target's words under its neighbour's name, and the neighbour's under the target's.
 
+    The neighbour comes next; the last step's is the one before it, so there the first false claim is the neighbour's.
     Asked for the target alone, it answers with the claim of the exchange before; before any, it flips a bit.
     """
 

@@ -54,7 +54,10 @@ class FloatArithmetic(ValueCheat):
 
 
 class DifferentInput(CheatingDevice):
-    """Answers for an input that differs by one in one element, in every step that reads it, and goes on from there."""
+    """Answers for an input that differs by one in one element, and goes on from there.
+
+    Every step that reads the target's source answers for the altered one; the first of them may come before it.
+    """
 
     _place = 0
 

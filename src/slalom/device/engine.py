@@ -23,6 +23,8 @@ from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
 
 _PATCH_BYTES = 2**22  # of patches gathered at a time: they stay near the processor
 
+_DEPTHWISE_ELEMENTS = 2**18  # of output summed at a time, for the same reason
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedMap:
@@ -132,11 +134,13 @@ class TorchEngine:
 
 def _apply_depthwise(geometry: Geometry, weight: Tensor, image: Tensor) -> Tensor:
     top, bottom, left, right = geometry.padding
-    padded = torch.nn.functional.pad(image.to(torch.int32), (0, 0, left, right, top, bottom))
     shape = (len(image), *geometry.output_image[:2], geometry.groups, geometry.group_outputs)
     output = torch.zeros(shape, dtype=torch.int32)
-    for a, b, taken in tap_slices(geometry):
-        output.addcmul_(padded[:, *taken, :, None], weight[a * geometry.kernel[1] + b])  # wraps mod 2**32
+    items = max(1, _DEPTHWISE_ELEMENTS // math.prod(geometry.output_image))
+    for part, total in zip(image.split(items), output.split(items), strict=True):
+        padded = torch.nn.functional.pad(part.to(torch.int32), (0, 0, left, right, top, bottom))
+        for a, b, taken in tap_slices(geometry):
+            total.addcmul_(padded[:, *taken, :, None], weight[a * geometry.kernel[1] + b])  # wraps mod 2**32
     return output.view(len(image), *geometry.output_image)
 
 
