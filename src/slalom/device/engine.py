@@ -22,7 +22,6 @@ from slalom.plan.shapes import Geometry, chain_geometries
 from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
 
 _PATCH_BYTES = 2**22  # of patches gathered at a time: they stay near the processor
-
 _DEPTHWISE_ELEMENTS = 2**18  # of output summed at a time, for the same reason
 
 
@@ -137,7 +136,8 @@ def _apply_depthwise(geometry: Geometry, weight: Tensor, image: Tensor) -> Tenso
     shape = (len(image), *geometry.output_image[:2], geometry.groups, geometry.group_outputs)
     output = torch.zeros(shape, dtype=torch.int32)
     items = max(1, _DEPTHWISE_ELEMENTS // math.prod(geometry.output_image))
-    for part, total in zip(image.split(items), output.split(items), strict=True):
+    for start in range(0, len(image), items):
+        part, total = image[start : start + items], output[start : start + items]
         padded = torch.nn.functional.pad(part.to(torch.int32), (0, 0, left, right, top, bottom))
         for a, b, taken in tap_slices(geometry):
             total.addcmul_(padded[:, *taken, :, None], weight[a * geometry.kernel[1] + b])  # wraps mod 2**32
