@@ -39,6 +39,12 @@ inline uint64_t sum_tile(const uint64_t* elements, size_t count) {
     return reduce_word(total);
 }
 
+// The probes of one tile.
+struct TileProbes {
+    const uint64_t* const* arrays;
+    size_t count;
+};
+
 template <class Value>
 inline constexpr uint64_t offset_of = uint64_t{1} << (8 * sizeof(Value) - 1);
 
@@ -87,10 +93,12 @@ inline __m512i load_part(const uint64_t* s, size_t left) {
 
 // A multiply-add takes 4 cycles and two start in one: eight sums are kept going, here and in dot_two.
 template <class Value>
-inline uint64_t dot_one(const Value* v, const uint64_t* s, size_t count) {
+inline uint64_t dot_one(const Value* v, const uint64_t* s, size_t count, const int32_t* ahead) {
     Lanes a, b, c, d;
     size_t i = 0;
     for (; i + 32 <= count; i += 32) {
+        fetch(ahead + i);
+        fetch(ahead + i + 16);
         a.add(widen(v + i), load(s + i));
         b.add(widen(v + i + 8), load(s + i + 8));
         c.add(widen(v + i + 16), load(s + i + 16));
@@ -105,10 +113,12 @@ inline uint64_t dot_one(const Value* v, const uint64_t* s, size_t count) {
 }
 
 template <class Value>
-inline void dot_two(const Value* v, const uint64_t* s, const uint64_t* t, size_t count, uint64_t* dots) {
+inline void dot_two(const Value* v, const uint64_t* const* probes, size_t count, uint64_t* dots, const int32_t* ahead) {
+    const uint64_t *s = probes[0], *t = probes[1];
     Lanes s_even, s_odd, t_even, t_odd;
     size_t i = 0;
     for (; i + 16 <= count; i += 16) {
+        fetch(ahead + i);
         const __m512i even = widen(v + i), odd = widen(v + i + 8);
         s_even.add(even, load(s + i));
         t_even.add(even, load(t + i));
@@ -126,11 +136,13 @@ inline void dot_two(const Value* v, const uint64_t* s, const uint64_t* t, size_t
     dots[1] = add_elements(dots[1], t_even.reduce());
 }
 
+// dots[k] += <v, arrays[k]>; meanwhile asks for the lines of ahead[0..count-1].
 template <class Value>
-inline void dot_tile(const Value* v, const uint64_t* const* s, size_t probes, size_t count, uint64_t* dots) {
+inline void dot_tile(const Value* v, size_t count, TileProbes probes, uint64_t* dots, const int32_t* ahead) {
+    const uint64_t* const* s = probes.arrays;
     size_t k = 0;
-    for (; k + 2 <= probes; k += 2) dot_two(v, s[k], s[k + 1], count, dots + k);
-    if (k < probes) dots[k] = add_elements(dots[k], dot_one(v, s[k], count));
+    for (; k + 2 <= probes.count; k += 2) dot_two(v, s + k, count, dots + k, ahead);
+    if (k < probes.count) dots[k] = add_elements(dots[k], dot_one(v, s[k], count, ahead));
 }
 
 #elif defined(SLALOM_ISA_AVX2)
@@ -194,8 +206,8 @@ inline uint64_t dot_one(const Value* v, const uint64_t* s, size_t count) {
 
 #if !defined(SLALOM_ISA_AVX512)
 template <class Value>
-inline void dot_tile(const Value* v, const uint64_t* const* s, size_t probes, size_t count, uint64_t* dots) {
-    for (size_t k = 0; k < probes; ++k) dots[k] = add_elements(dots[k], dot_one(v, s[k], count));
+inline void dot_tile(const Value* v, size_t count, TileProbes probes, uint64_t* dots, const int32_t*) {
+    for (size_t k = 0; k < probes.count; ++k) dots[k] = add_elements(dots[k], dot_one(v, probes.arrays[k], count));
 }
 #endif
 

@@ -56,18 +56,57 @@ inline void for_stretches(const Range& range, size_t length, Body body) {
     }
 }
 
-inline void read_source(const FusedPass& pass, const Range& range, int32_t* __restrict y) {
+// Where the next range's memory lies. It is asked for while this range is computed, a line at a time between the
+// arithmetic: all at once would fill the miss buffers and stand still. Points into the tile where there is nothing.
+struct Ahead {
+    const int32_t *claims, *mask_image, *mask, *blinded;
+    const int16_t* activation_out;
+};
+
+inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& tile) {
+    const size_t next = range.item + 1 < pass.batch ? (range.item + 1) * pass.count + range.begin
+                                                    : range.begin + range.count;  // item 0, the next tile
+    const bool last = range.item + 1 == pass.batch && range.begin + range.count == pass.end;
+    const auto place = [&](const auto* array, const auto* nothing) {
+        return array == nullptr || last ? nothing : array + next;
+    };
+    return {place(pass.claims, tile.source), place(pass.mask_image, tile.source), place(pass.mask, tile.source),
+            place(pass.blinded, tile.source), place(pass.activation_out, tile.output)};
+}
+
+// y[i] = word(i), a vector at a time and then one at a time; meanwhile asks for the lines to be written next.
+template <class Vector, class Word>
+SLALOM_INLINE void read_words(size_t count, int32_t* __restrict y, const Ahead& ahead, Vector vector, Word word) {
+    const int32_t* blinded = ahead.blinded;
+    const int16_t* activation = ahead.activation_out;
+    size_t i = 0;
+    for (; i + lanes <= count; i += lanes) {
+        fetch_to_write(activation + i);
+        fetch_to_write(blinded + i);
+        store_vector(y + i, vector(i));
+    }
+    for (; i < count; ++i) y[i] = word(i);
+}
+
+inline void read_source(const FusedPass& pass, const Range& range, const Ahead& ahead, int32_t* __restrict y) {
     const size_t place = range.item * pass.count + range.begin, count = range.count;
     if (pass.activation != nullptr) {
         const int16_t* __restrict activation = pass.activation + place;
-        for (size_t i = 0; i < count; ++i) y[i] = activation[i];
+        read_words(
+            count, y, ahead, [=](size_t i) { return to_words(load_vector<Shorts>(activation + i)); },
+            [=](size_t i) { return static_cast<int32_t>(activation[i]); });
     } else if (pass.mask_image != nullptr) {
         const int32_t* __restrict claims = pass.claims + place;
         const int32_t* __restrict mask_image = pass.mask_image + place;
-        for (size_t i = 0; i < count; ++i) y[i] = claims[i] - mask_image[i];  // wraps mod 2^32 (-fwrapv)
+        read_words(
+            count, y, ahead,  // wraps mod 2^32 (-fwrapv)
+            [=](size_t i) { return load_vector<Words>(claims + i) - load_vector<Words>(mask_image + i); },
+            [=](size_t i) { return claims[i] - mask_image[i]; });
     } else {
         const int32_t* __restrict claims = pass.claims + place;
-        for (size_t i = 0; i < count; ++i) y[i] = claims[i];
+        read_words(
+            count, y, ahead, [=](size_t i) { return load_vector<Words>(claims + i); },
+            [=](size_t i) { return claims[i]; });
     }
     // LOAD-BEARING: the device can change the claims while they are read. Without this barrier the compiler may read
     // them again below, and what is checked is then not what is used. `y` is named so that the barrier covers it.
@@ -165,7 +204,7 @@ inline void run_program(const FusedPass& pass, const Range& range, Tile& tile) {
         store_vector(tile.output + i, requantise(load_vector<Floats>(tile.real + i), pass.inverse, pass.limit));
 }
 
-inline void write_output(const FusedPass& pass, const Range& range, const Tile& tile) {
+inline void write_output(const FusedPass& pass, const Range& range, const Ahead& ahead, const Tile& tile) {
     const size_t place = range.item * pass.count + range.begin;
     if (pass.real_out != nullptr) {
         __builtin_memcpy(pass.real_out + place, tile.real, range.count * sizeof(float));
@@ -177,8 +216,14 @@ inline void write_output(const FusedPass& pass, const Range& range, const Tile& 
     const int32_t* __restrict mask = pass.mask + place;
     int32_t* __restrict blinded = pass.blinded + place;
     const int16_t* __restrict q = tile.output;
+    const int32_t* next = ahead.mask_image;
     const size_t count = range.count;
-    for (size_t i = 0; i < count; ++i) blinded[i] = q[i] + mask[i];  // wraps mod 2^32
+    size_t i = 0;
+    for (; i + lanes <= count; i += lanes) {  // wraps mod 2^32
+        fetch(next + i);
+        store_vector(blinded + i, to_words(load_vector<Shorts>(q + i)) + load_vector<Words>(mask + i));
+    }
+    for (; i < count; ++i) blinded[i] = q[i] + mask[i];
 }
 
 // The probes of one side of the pass: advanced tile by tile, with their sums.
@@ -210,6 +255,17 @@ inline void finish_probes(const Probes& probes, uint64_t offset, uint64_t* dots,
     }
 }
 
+inline void run_range(const FusedPass& pass, Range range, const Probes& probes, const Probes& images, Tile& tile) {
+    const Ahead ahead = look_ahead(pass, range, tile);
+    uint64_t* source_dots = pass.source_dots + range.item * probes.count;
+    uint64_t* output_dots = pass.output_dots + range.item * images.count;
+    read_source(pass, range, ahead, tile.source);
+    dot_tile(tile.source, range.count, {probes.tile, probes.count}, source_dots, ahead.claims);
+    run_program(pass, range, tile);
+    dot_tile(tile.output, range.count, {images.tile, images.count}, output_dots, ahead.mask);
+    write_output(pass, range, ahead, tile);
+}
+
 void run_pass(const FusedPass& pass) {
     const FloatGuard guard;
     Tile tile{};
@@ -221,12 +277,7 @@ void run_pass(const FusedPass& pass) {
         advance_probes(probes, pass.probes, begin, count);
         advance_probes(images, pass.probe_images, begin, count);
         for (size_t item = 0; item < pass.batch; ++item) {
-            const Range range{item, begin, count};
-            read_source(pass, range, tile.source);
-            dot_tile(tile.source, probes.tile, probes.count, count, pass.source_dots + item * probes.count);
-            run_program(pass, range, tile);
-            dot_tile(tile.output, images.tile, images.count, count, pass.output_dots + item * images.count);
-            write_output(pass, range, tile);
+            run_range(pass, {item, begin, count}, probes, images, tile);
         }
     }
     finish_probes(probes, offset_of<int32_t>, pass.source_dots, pass.batch);

@@ -43,6 +43,10 @@ SLALOM_INLINE void store_vector(Element* to, Vector vector) {
     __builtin_memcpy(to, &vector, sizeof vector);
 }
 
+// Asks for the cache line of an address, to read or to write it soon. Any address may be asked for.
+SLALOM_INLINE void fetch(const void* line) { __builtin_prefetch(line, 0, 3); }
+SLALOM_INLINE void fetch_to_write(const void* line) { __builtin_prefetch(line, 1, 3); }
+
 SLALOM_INLINE Floats splat(float v) { return v - Floats{}; }
 SLALOM_INLINE Floats to_floats(Words v) { return __builtin_convertvector(v, Floats); }
 SLALOM_INLINE Words to_words(Shorts v) { return __builtin_convertvector(v, Words); }

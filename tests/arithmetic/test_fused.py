@@ -286,6 +286,7 @@ def test_refusals() -> None:
     refuse("mask must be", {"mask": given.mask_image.astype(np.int64)})
     refuse("probe must be", {"probes": (np.zeros(63, np.uint64),)})
     refuse("probe must be", {"probe_images": (np.zeros(64, np.int64),)})
+    refuse("more than 64", {"probes": given.probes * 65})
     refuse("operand c", {"operands": {}})
     refuse("operand c", {"operands": {"c": np.zeros((2, 1), np.int16)}})
     refuse("does not divide", {"operands": {"c": np.zeros((3, 7), np.int16)}})

@@ -139,11 +139,12 @@ def log(values: Floats) -> Floats:
     mantissa = ((bits & np.int32(0x007FFFFF)) | np.int32(0x3F000000)).view(np.float32)  # 0.5 <= mantissa < 1
     exponent = ((bits >> np.int32(23)) - np.int32(126)).astype(np.float32)
     low = mantissa < SQRT_HALF
-    x = np.where(low, mantissa + mantissa, mantissa) - _f(1)
-    n = np.where(low, exponent - _f(1), exponent)
+    x: Floats = np.where(low, mantissa + mantissa, mantissa) - _f(1)
+    n: Floats = np.where(low, exponent - _f(1), exponent)
     z = x * x
-    tail = _horner(LOG_POLYNOMIAL, x) * x * z + LN2_LOW * n - _f(0.5) * z
-    return (x + tail) + n * LN2_HIGH
+    tail = _horner(LOG_POLYNOMIAL, x) * x * z + n * LN2_LOW - z * _f(0.5)
+    result: Floats = (x + tail) + n * LN2_HIGH
+    return result
 
 
 def softmax(values: Floats, logarithm: bool) -> Floats:

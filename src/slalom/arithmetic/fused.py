@@ -18,6 +18,7 @@ from slalom import _native
 from slalom.arithmetic import field
 from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.field import Elements
+from slalom.arithmetic.memory import aligned_empty
 from slalom.arithmetic.pointwise import (
     Integers,
     PreparedAdd,
@@ -38,6 +39,8 @@ MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
 
 _TILE_COUNT = 1024  # as in dots.inl
 _RANGE_ELEMENTS = 2**17
+_MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
+_INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.int32, np.uint64, np.float32))
 _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
 
 
@@ -101,15 +104,16 @@ def field_multiply(dispatch: Dispatch, a: Elements, b: Elements) -> Elements:
 def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_out: Any) -> PassOutput:
     shape = batch, count = given.source.shape
     program = given.program
-    claims, activation = (given.source, None) if given.source.dtype == np.int32 else (None, given.source)
-    values, real = values_out, None
+    claims, activation = (given.source, None) if given.source.dtype == _INT32 else (None, given.source)
+    values: Any = values_out
+    real = None
     if program is not None and program.output is None:
-        values = real = np.empty(shape, np.float32) if values_out is None else values_out
+        values = real = aligned_empty(shape, np.float32) if values_out is None else values_out
     elif program is not None and values_out is None:
-        values = np.empty(shape, np.int16)
+        values = aligned_empty(shape, np.int16)
     blinded = None
     if given.mask is not None:
-        blinded = np.empty(shape, np.int32) if blinded_out is None else blinded_out
+        blinded = aligned_empty(shape, np.int32) if blinded_out is None else blinded_out
     source = (claims, activation, given.mask_image, given.probes)
     output = (None if real is not None else values, real, given.probe_images, given.mask, blinded)
     native_program = _encode_program(program, given.operands)
@@ -125,7 +129,9 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     source_dots, output_dots = parts[0]
     for more_source, more_output in parts[1:]:
         source_dots, output_dots = field.add(source_dots, more_source), field.add(output_dots, more_output)
-    return PassOutput(given.source if values is None else values, source_dots, output_dots, blinded)
+    if values is None:
+        values = given.source
+    return PassOutput(values, source_dots, output_dots, blinded)
 
 
 def _range_multiple(batch: int) -> int:
@@ -158,7 +164,7 @@ def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Wor
     source = given.source.copy()  # LOAD-BEARING: one copy in; the device may change the claims while they are read
     if given.mask_image is not None:
         source = (source.view(np.uint32) - given.mask_image.view(np.uint32)).view(np.int32)  # wraps mod 2**32
-    values = source if given.program is None else run_program(given.program, source, given.operands)
+    values: Any = source if given.program is None else run_program(given.program, source, given.operands)
     blinded = None
     if given.mask is not None:
         blinded = (values.astype(np.int32).view(np.uint32) + given.mask.view(np.uint32)).view(np.int32)
@@ -186,17 +192,18 @@ def _dots(values: Any, probes: tuple[Elements, ...]) -> Elements:
 
 def _validate(given: PassInput) -> None:
     source = given.source
-    _require(source.ndim == 2 and source.dtype in (np.int16, np.int32), "the source must be int16 or int32 [B, M]")
+    _require(source.ndim == 2 and source.dtype in (_INT16, _INT32), "the source must be int16 or int32 [B, M]")
     _require(source.flags.c_contiguous and source.size > 0, "the source must be contiguous and not empty")
     if given.program is None:
-        _require(source.dtype == np.int16, "claims need a program")
+        _require(source.dtype == _INT16, "claims need a program")
     if given.mask_image is not None:
-        _require(source.dtype == np.int32, "only claims have a mask image")
-        _require_array(given.mask_image, np.int32, source.shape, "mask image")
+        _require(source.dtype == _INT32, "only claims have a mask image")
+        _require_array(given.mask_image, _INT32, source.shape, "mask image")
     if given.mask is not None:
-        _require_array(given.mask, np.int32, source.shape, "mask")
+        _require_array(given.mask, _INT32, source.shape, "mask")
+    _require(max(len(given.probes), len(given.probe_images)) <= _MAXIMUM_PROBES, "more than 64 probes on one side")
     for elements in (*given.probes, *given.probe_images):
-        _require_array(elements, np.uint64, source.shape[1:], "probe")
+        _require_array(elements, _UINT64, source.shape[1:], "probe")
     if given.program is not None:
         _validate_program(given.program, given)
 
@@ -204,32 +211,34 @@ def _validate(given: PassInput) -> None:
 def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> None:
     real = given.program is not None and given.program.output is None
     if values_out is not None:
-        _require_array(values_out, np.float32 if real else np.int16, given.source.shape, "values_out")
+        _require_array(values_out, _FLOAT32 if real else _INT16, given.source.shape, "values_out")
     if blinded_out is not None:
         _require(given.mask is not None, "blinded_out needs a mask")
-        _require_array(blinded_out, np.int32, given.source.shape, "blinded_out")
+        _require_array(blinded_out, _INT32, given.source.shape, "blinded_out")
 
 
 def _validate_program(program: Program, given: PassInput) -> None:
+    _require(1 <= len(program.operations) <= _MAXIMUM_PROBES, "a program has 1 to 64 operations")
+    _require(isinstance(program.operations[0], PreparedAffine), "the first operation must be an affine")
     batch, count = given.source.shape
     quantised = program.output is not None
     _require(quantised or (given.mask is None and not given.probe_images), "real outputs are neither dotted nor masked")
     for operation in program.operations:
         if isinstance(operation, PreparedAffine):
             _require(count % operation.multiplier.size == 0, "an affine length does not divide the count")
-        elif isinstance(operation, PreparedAdd | PreparedMultiply):
+        elif isinstance(operation, (PreparedAdd, PreparedMultiply)):
             operand = given.operands.get(operation.operand)
             if operand is None or operand.ndim != 2 or operand.shape[1] < 1:
                 raise ApiMisuse(f"operand {operation.operand} must be given as int16 [B, P]")
-            _require_array(operand, np.int16, (batch, operand.shape[1]), f"operand {operation.operand}")
+            _require_array(operand, _INT16, (batch, operand.shape[1]), f"operand {operation.operand}")
             _require(count % operand.shape[1] == 0, f"operand {operation.operand} does not divide the count")
         else:
             _require(isinstance(operation, PreparedApply), "unknown operation")
 
 
-def _require_array(array: NDArray[Any], dtype: Any, shape: tuple[int, ...], name: str) -> None:
+def _require_array(array: NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> None:
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-        raise ApiMisuse(f"{name} must be contiguous {np.dtype(dtype)} of shape {shape}")
+        raise ApiMisuse(f"{name} must be contiguous {dtype} of shape {shape}")
 
 
 def _require(condition: bool, message: str) -> None:

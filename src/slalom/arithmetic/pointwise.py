@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from slalom.arithmetic import functions
 from slalom.arithmetic.functions import Floats
+from slalom.arithmetic.memory import aligned_copy
 from slalom.errors import ModelError
 from slalom.plan.steps import Activation, Add, Affine, Apply, Function, Operation, Pointwise, ValueType
 
@@ -161,7 +162,7 @@ def _widen(tensor: Floats) -> Floats:
     if tensor.size <= _REPEAT_LIMIT:
         repeats = PreparedAffine.ROOM // gcd(tensor.size, PreparedAffine.ROOM)
         repeats *= max(1, _REPEAT_TARGET // (tensor.size * repeats))
-    return np.resize(tensor, tensor.size * repeats + PreparedAffine.ROOM)
+    return aligned_copy(np.resize(tensor, tensor.size * repeats + PreparedAffine.ROOM))
 
 
 def _run(operation: PreparedOperation, values: Floats, operands: Operands) -> Floats:
