@@ -129,7 +129,8 @@ def _check_entry(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...],
     if dtype is None:
         raise ModelError(f"tensor {name!r:.80}: its type is not one of {', '.join(_DTYPES)}")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _are_sizes(shape) or len(shape) > MAXIMUM_RANK or not _are_sizes(offsets) or len(offsets) != 2:
+    right = _are_sizes(shape) and len(shape) <= MAXIMUM_RANK and 0 not in shape  # NumPy has no 0 by 2^80 array
+    if not right or not _are_sizes(offsets) or len(offsets) != 2:
         raise ModelError(f"tensor {name!r:.80}: its shape or offsets are not sizes")
     return dtype, tuple(shape), offsets[0], offsets[1]
 
