@@ -53,7 +53,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "batch sliced": (lambda x: x[:1], "first axis must stay the batch"),
     "batch reversed": (lambda x: torch.cat([x[2:], x[:2]]), "first axis must stay the batch"),
     "softmax over the batch": (lambda x: torch.softmax(x, 0), "along the batch"),
-    "product of values": (lambda x: x @ x.transpose(2, 3), "must be a constant"),
+    "product of values": (lambda x: x @ x.transpose(2, 3), "must be a constant of 2 axes"),
     "expand": (lambda x: x[:, :1].expand(-1, 3, -1, -1), "repeats numbers"),
     "constant joined": (lambda x: torch.cat([x, torch.zeros(x.shape)], 1), "joins a constant"),
     "reflection": (lambda x: functional.pad(x, (1, 1, 1, 1), mode="reflect"), "unsupported operator|only padding"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from slalom.errors import ModelError
 from slalom.importer.builder import Builder, Handle
 from slalom.importer.export import BATCH_SIZE
-from slalom.importer.graph import Floats
+from slalom.importer.graph import Floats, Weights
 from slalom.plan.steps import Shape
 
 Result = Handle | tuple[Handle, ...]
@@ -40,6 +40,15 @@ class Call:
     def constant(self, name: str) -> Floats:
         """The argument as a float64 array. Raises ModelError for a value computed from the input, or not finite."""
         return as_constant(self.arguments[name], name)
+
+    def weight(self, name: str, axes: tuple[int, ...]) -> Weights:
+        """The argument as a float32 array of so many axes, permuted. Raises ModelError as `constant`."""
+        tensor = self.arguments[name]
+        if not isinstance(tensor, Tensor) or tensor.ndim != len(axes):
+            raise ModelError(f"argument {name!r} must be a constant of {len(axes)} axes")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"argument {name!r} holds a number that is not finite")
+        return np.ascontiguousarray(tensor.detach().to(torch.float32).cpu().permute(axes).numpy())
 
     def optional_constant(self, name: str, default: Floats) -> Floats:
         """The argument as an array, `default` where it is None."""

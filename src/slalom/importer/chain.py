@@ -23,7 +23,6 @@ from slalom.plan.steps import Convolution, LinearMap
 class Chain:
     """Maps in order and their weights by tensor name: real = input scale * integer * scales + bias, per channel.
 
-
     `bound`: the largest output for inputs of magnitude one.
     """
 
@@ -70,7 +69,7 @@ def _extend(before: Chain, linear: Linear, options: CompileOptions) -> Chain | N
         return None
     if _tensor(linear) in before.weights:
         return None
-    scaled = linear.weight * _along_inputs(linear, before.scales)
+    scaled = (linear.weight * _along_inputs(linear, before.scales)).astype(np.float32)
     integers, scales = quantise_weight(scaled, options.weight_limit)
     bias = linear.bias + _carried(linear, before.bias)
     weights = {**before.weights, _tensor(linear): integers}

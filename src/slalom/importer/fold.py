@@ -70,9 +70,9 @@ def fold_flattening(graph: FloatGraph) -> None:
         if not isinstance(permuted.operation, Permute):
             continue
         before = graph.nodes[permuted.sources[0]]
+        # Row r read element places[r] of the unpermuted item, so element e is read by row argsort(places)[e].
         places = np.arange(math.prod(before.shape)).reshape(before.shape).transpose(permuted.operation.axes).reshape(-1)
-        weight = np.empty_like(operation.weight)
-        weight[places] = operation.weight  # row r read element places[r] of the unpermuted item
+        weight = operation.weight[np.argsort(places)]
         name = f"{node.name}:flatten"
         graph.nodes[name] = Node(name, Reshape(), (before.name,), flat.shape, None)
         graph.put(replace(node, operation=replace(operation, weight=weight), sources=(name,)))
@@ -119,7 +119,11 @@ def _absorb(source: Node, affine: Affine) -> Linear | Affine | None:
         if affine.multiplier.size not in (1, channels):
             return None
         multiplier, bias = _repeat(affine.multiplier, channels), _repeat(affine.bias, channels)
-        return replace(operation, weight=operation.weight * multiplier, bias=operation.bias * multiplier + bias)
+        return replace(
+            operation,
+            weight=(operation.weight * multiplier).astype(np.float32),
+            bias=operation.bias * multiplier + bias,
+        )
     return None
 
 

@@ -16,6 +16,7 @@ from slalom.errors import ModelError
 from slalom.plan.steps import Function, Layout, LinearMap, Reduction, Shape, Window
 
 Floats = NDArray[np.float64]
+Weights = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear map and a bias over the last axis. `weight` has the plan's axes; `tensor` is what it will be called."""
+    """A linear map and a bias over the last axis. `weight` has the plan's axes; `tensor` is what it will be called.
+
+    Weights stay in single precision, C-contiguous: a network has a hundred million of them, and int8 needs no more.
+    """
 
     linear_map: LinearMap
     tensor: str
-    weight: Floats
+    weight: Weights
     bias: Floats
 
     @property

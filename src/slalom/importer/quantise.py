@@ -5,23 +5,32 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from slalom.importer.graph import Floats
+from slalom.errors import ModelError
+from slalom.importer.graph import Floats, Weights
 from slalom.plan.steps import ACCUMULATOR_LIMIT
 
+_BLOCK_ROWS = 1024
 _LEAST_SCALE = 2.0**-100
 _SCALE_RANGE = (2.0**-60, 2.0**60)
 
 
-def quantise_weight(weight: Floats, limit: int) -> tuple[NDArray[np.int8], Floats]:
+def quantise_weight(weight: Weights, limit: int) -> tuple[NDArray[np.int8], Floats]:
     """Symmetric integers within -limit..limit (at most 127) and one scale for every output channel (the last axis).
 
     weight ~ integers * scales; scales are numbers that float32 holds. A channel of zeros has scale 1. Ties to even.
+    Raises ModelError for weights beyond float32.
     """
-    largest = np.abs(weight).reshape(-1, weight.shape[-1]).max(axis=0)
-    scales = (largest / limit).astype(np.float32).astype(np.float64)
+    columns = weight.reshape(-1, weight.shape[-1])
+    largest = np.maximum(columns.max(axis=0), -columns.min(axis=0))
+    if not np.isfinite(largest).all():
+        raise ModelError("a weight is beyond float32 once batch norm is folded into it")
+    scales = largest / np.float32(limit)
     scales[scales < _LEAST_SCALE] = 1.0
-    integers = np.clip(np.rint(weight / scales), -limit, limit).astype(np.int8)
-    return integers, scales
+    integers = np.empty(columns.shape, np.int8)
+    for start in range(0, len(columns), _BLOCK_ROWS):
+        block = np.rint(columns[start : start + _BLOCK_ROWS] / scales)
+        integers[start : start + _BLOCK_ROWS] = np.clip(block, -limit, limit)
+    return integers.reshape(weight.shape), scales.astype(np.float64)
 
 
 def bits_within(bound: int) -> int:
