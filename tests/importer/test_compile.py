@@ -83,6 +83,12 @@ def test_batch_norm_without_statistics_is_refused() -> None:
         compile(layer, (draw_inputs(2, 3, 4, 4),), [draw_inputs(2, 3, 4, 4)])
 
 
+@pytest.mark.parametrize("module", [nn.Linear(3, 2).half(), nn.Linear(3, 2).double(), nn.Linear(3, 2, device="meta")])
+def test_parameters_are_single_precision_on_the_cpu(module: nn.Module) -> None:
+    with pytest.raises(ModelError, match="parameter 'weight' is"):
+        compile(module, (draw_inputs(1, 3),), [draw_inputs(1, 3)])
+
+
 def test_a_literal_batch_of_one_is_refused() -> None:
     module = Function(lambda x: x.view(1, -1))
     with pytest.raises(ModelError, match="first axis must stay the batch"):

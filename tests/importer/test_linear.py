@@ -192,6 +192,20 @@ def test_one_layer_applied_twice_in_a_row() -> None:
     assert sum(len(step.maps) for step in compiled.steps(Linear)) == 3
 
 
+def test_one_layer_with_two_batch_norms_is_two_layers() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.first, self.second = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return self.second(self.conv(torch.relu(self.first(self.conv(values)))))
+
+    compiled = compile_module(Shared(), (3, 8, 8))
+    assert [step.name for step in compiled.steps(Linear)] == ["conv", "conv.2"]
+    assert compiled.decibels > 35
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_flattening_before_a_dense_layer_moves_nothing(size: int) -> None:
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * size * size, 5))

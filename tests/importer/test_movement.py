@@ -33,6 +33,8 @@ MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "chunk": lambda x: torch.cat(x.chunk(2, 3)[::-1], 3),
     "unbind": lambda x: x.unbind(1)[2],
     "shuffle": lambda x: x.view(-1, 3, 2, 2, 5).transpose(2, 3).flatten(2, 3),
+    "scalar": lambda x: x.mean((1, 2, 3)),
+    "new-axis": lambda x: x[..., None] * 2,
     "cat-rows": lambda x: torch.cat([x, torch.relu(x)], 2),
     "cat-channels": lambda x: torch.cat([x * 3, x, -x], 1),
     "cat-permuted": lambda x: torch.cat([x.transpose(2, 3), x.reshape(-1, 3, 5, 4)], 1),

@@ -67,8 +67,6 @@ def _extend(before: Chain, linear: Linear, options: CompileOptions) -> Chain | N
     """
     if before.bias.any() and not linear.is_local:
         return None
-    if _tensor(linear) in before.weights:
-        return None
     scaled = (linear.weight * _along_inputs(linear, before.scales)).astype(np.float32)
     integers, scales = quantise_weight(scaled, options.weight_limit)
     bias = linear.bias + _carried(linear, before.bias)

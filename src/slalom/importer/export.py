@@ -31,6 +31,7 @@ def export_module(module: nn.Module, example_inputs: Sequence[Tensor]) -> Export
     inputs, cannot be exported, or changes its own buffers in inference.
     """
     example = _check_example(example_inputs)
+    _check_tensors(module)
     module.eval()
     inputs = example[:1].to(torch.float32).repeat(BATCH_SIZE, *[1] * (example.ndim - 1))
     try:
@@ -57,6 +58,15 @@ def _check_example(example_inputs: Sequence[Tensor]) -> Tensor:
     if example.ndim < 2 or min(example.shape) < 1 or not example.is_floating_point():
         raise ModelError(f"the input must be a float tensor (batch, ...), not {example.dtype} {tuple(example.shape)}")
     return example
+
+
+def _check_tensors(module: nn.Module) -> None:
+    """Calibration runs on the CPU, in single precision."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise ModelError(f"parameter {name!r} is on {tensor.device}", hint="compile module.cpu()")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ModelError(f"parameter {name!r} is {tensor.dtype}, not float32", hint="compile module.float()")
 
 
 def _first_line(error: Exception) -> str:

@@ -53,7 +53,7 @@ def _convolve(call: Call, image: Handle, weight: Weights, like: Handle) -> Handl
     padding = _padding(call, spans)
     linear_map = Convolution("", stride, padding, dilation, call["groups"])
     bias = call.optional_constant("bias", np.zeros(weight.shape[3]))
-    operation = Linear(linear_map, call.builder.label, weight, bias)
+    operation = Linear(linear_map, call.builder.unique(call.builder.label), weight, bias)
     return call.builder.append(operation, [image], like)
 
 
@@ -88,7 +88,7 @@ def _contract(call: Call, source: Handle, weight: Weights, has_bias: bool) -> Ha
     if source.order[-1] != last:
         source = call.builder.arrange(source, (*(axis for axis in source.order if axis != last), last))
     bias = call.constant("bias") if has_bias else np.zeros(weight.shape[1])
-    operation = Linear(Dense(""), call.builder.label, weight, bias)
+    operation = Linear(Dense(""), call.builder.unique(call.builder.label), weight, bias)
     return call.builder.append(operation, [source], Handle("", call.shape, source.order))
 
 
