@@ -8,7 +8,7 @@ SOURCES := $(shell find src native -type f -not -name '*.pyc' -not -name '*.so' 
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-slow test-isa test-sanitize lint format fuzz bench accuracy clean
+.PHONY: help demo test test-slow test-sanitize lint format bench accuracy clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
