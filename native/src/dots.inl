@@ -84,7 +84,12 @@ struct Lanes {
     }
 };
 
-inline __m512i load(const uint64_t* s) { return _mm512_loadu_si512(s); }
+// Both multiply-adds use the loaded register: GCC would rather load twice, and the loop is bound by loads.
+inline __m512i load(const uint64_t* s) {
+    __m512i probe = _mm512_loadu_si512(s);
+    asm("" : "+v"(probe));
+    return probe;
+}
 
 // The first `left` <= 8 elements and zeros.
 inline __m512i load_part(const uint64_t* s, size_t left) {
