@@ -72,7 +72,7 @@ void read_program(FusedPass& pass, const nb::tuple& program) {
     pass.limit = nb::cast<float>(program[2]);
 }
 
-// output: (activation or None, real or None, probe images, mask or None, blinded or None)
+// output: (activation or None, real or None, probe images, mask or None, blinded or None, stream)
 void read_output(FusedPass& pass, const nb::tuple& output) {
     const size_t total = pass.batch * pass.count;
     pass.activation_out = data_of<int16_t>(output[0], total);
@@ -80,6 +80,7 @@ void read_output(FusedPass& pass, const nb::tuple& output) {
     pass.image_count = read_probes(nb::cast<nb::tuple>(output[2]), pass.count, pass.probe_images);
     pass.mask = data_of<const int32_t>(output[3], total);
     pass.blinded = data_of<int32_t>(output[4], total);
+    pass.stream = nb::cast<bool>(output[5]);
 }
 
 void check_whole(const FusedPass& pass) {

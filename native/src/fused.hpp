@@ -51,6 +51,7 @@ struct FusedPass {
     size_t image_count;
     const int32_t* mask;        // null or together with blinded
     int32_t* blinded;
+    bool stream;                // write blinded past the caches
     uint64_t* source_dots;      // [batch, probe_count]
     uint64_t* output_dots;      // [batch, image_count]
 };

@@ -10,27 +10,6 @@
 namespace fused {
 namespace {
 
-// Round to nearest even, no flushing of subnormals, no traps: whatever the caller's thread had, and back to it.
-class FloatGuard {
-public:
-#if defined(__SSE__)
-    FloatGuard() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-    ~FloatGuard() { _mm_setcsr(saved_); }
-
-private:
-    unsigned saved_;
-#elif defined(__aarch64__)
-    FloatGuard() {
-        asm volatile("mrs %0, fpcr" : "=r"(saved_));
-        asm volatile("msr fpcr, %0" ::"r"(uint64_t{0}) : "memory");
-    }
-    ~FloatGuard() { asm volatile("msr fpcr, %0" ::"r"(saved_) : "memory"); }
-
-private:
-    uint64_t saved_;
-#endif
-};
-
 struct Tile {  // room for the vector that begins at the last element
     static constexpr size_t room = tile_count + lanes;
     alignas(64) int32_t source[room];
@@ -71,7 +50,7 @@ inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& t
         return array == nullptr || last ? nothing : array + next;
     };
     return {place(pass.claims, tile.source), place(pass.mask_image, tile.source), place(pass.mask, tile.source),
-            place(pass.blinded, tile.source), place(pass.activation_out, tile.output)};
+            place(pass.stream ? nullptr : pass.blinded, tile.source), place(pass.activation_out, tile.output)};
 }
 
 // y[i] = word(i), a vector at a time and then one at a time; meanwhile asks for the lines to be written next.
@@ -204,6 +183,24 @@ inline void run_program(const FusedPass& pass, const Range& range, Tile& tile) {
         store_vector(tile.output + i, requantise(load_vector<Floats>(tile.real + i), pass.inverse, pass.limit));
 }
 
+// blinded = q + mask mod 2^32; `put` stores a vector at an address that is a multiple of its size if `aligned`.
+template <bool aligned, class Put>
+SLALOM_INLINE void blind(const FusedPass& pass, const Range& range, const Ahead& ahead, const int16_t* q, Put put) {
+    const size_t place = range.item * pass.count + range.begin, count = range.count;
+    const int32_t* __restrict mask = pass.mask + place;
+    int32_t* __restrict blinded = pass.blinded + place;
+    const int32_t* next = ahead.mask_image;
+    size_t i = 0;
+    if (aligned)
+        for (; i < count && reinterpret_cast<uintptr_t>(blinded + i) % sizeof(Words) != 0; ++i)
+            blinded[i] = q[i] + mask[i];
+    for (; i + lanes <= count; i += lanes) {
+        fetch(next + i);
+        put(blinded + i, to_words(load_vector<Shorts>(q + i)) + load_vector<Words>(mask + i));
+    }
+    for (; i < count; ++i) blinded[i] = q[i] + mask[i];
+}
+
 inline void write_output(const FusedPass& pass, const Range& range, const Ahead& ahead, const Tile& tile) {
     const size_t place = range.item * pass.count + range.begin;
     if (pass.real_out != nullptr) {
@@ -213,17 +210,11 @@ inline void write_output(const FusedPass& pass, const Range& range, const Ahead&
     if (pass.activation_out != nullptr)
         __builtin_memcpy(pass.activation_out + place, tile.output, range.count * sizeof(int16_t));
     if (pass.mask == nullptr) return;
-    const int32_t* __restrict mask = pass.mask + place;
-    int32_t* __restrict blinded = pass.blinded + place;
-    const int16_t* __restrict q = tile.output;
-    const int32_t* next = ahead.mask_image;
-    const size_t count = range.count;
-    size_t i = 0;
-    for (; i + lanes <= count; i += lanes) {  // wraps mod 2^32
-        fetch(next + i);
-        store_vector(blinded + i, to_words(load_vector<Shorts>(q + i)) + load_vector<Words>(mask + i));
+    if (pass.stream) {
+        blind<true>(pass, range, ahead, tile.output, [](int32_t* to, Words v) { stream_vector(to, v); });
+    } else {
+        blind<false>(pass, range, ahead, tile.output, [](int32_t* to, Words v) { store_vector(to, v); });
     }
-    for (; i < count; ++i) blinded[i] = q[i] + mask[i];
 }
 
 // The probes of one side of the pass: advanced tile by tile, with their sums.
@@ -280,6 +271,7 @@ void run_pass(const FusedPass& pass) {
             run_range(pass, {item, begin, count}, probes, images, tile);
         }
     }
+    if (pass.stream) finish_stream();
     finish_probes(probes, offset_of<int32_t>, pass.source_dots, pass.batch);
     finish_probes(images, offset_of<int16_t>, pass.output_dots, pass.batch);
 }

@@ -43,6 +43,24 @@ SLALOM_INLINE void store_vector(Element* to, Vector vector) {
     __builtin_memcpy(to, &vector, sizeof vector);
 }
 
+// Stores past the caches, to an address that is a multiple of the vector's size.
+// LOAD-BEARING: finish_stream() must follow, or another core or the device may see these words late.
+#if defined(SLALOM_ISA_AVX512)
+SLALOM_INLINE void stream_vector(int32_t* to, Words v) { _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v); }
+#elif defined(SLALOM_ISA_AVX2)
+SLALOM_INLINE void stream_vector(int32_t* to, Words v) { _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)v); }
+#elif defined(__SSE2__)
+SLALOM_INLINE void stream_vector(int32_t* to, Words v) { _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)v); }
+#else
+SLALOM_INLINE void stream_vector(int32_t* to, Words v) { store_vector(to, v); }
+#endif
+
+SLALOM_INLINE void finish_stream() {
+#if defined(__SSE__)
+    _mm_sfence();
+#endif
+}
+
 // Asks for the cache line of an address, to read or to write it soon. Any address may be asked for.
 SLALOM_INLINE void fetch(const void* line) { __builtin_prefetch(line, 0, 3); }
 SLALOM_INLINE void fetch_to_write(const void* line) { __builtin_prefetch(line, 1, 3); }
@@ -69,6 +87,27 @@ SLALOM_INLINE Floats maximum(Floats v, Floats limit) { return v > limit ? v : li
 
 SLALOM_INLINE Floats select(Words condition, Floats yes, Floats no) { return condition ? yes : no; }
 SLALOM_INLINE Floats magnitude(Floats v) { return (Floats)((Words)v & 0x7FFFFFFF); }
+
+// Round to nearest even, no flushing of subnormals, no traps: whatever the caller's thread had, and back to it.
+class FloatGuard {
+public:
+#if defined(__SSE__)
+    FloatGuard() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
+    ~FloatGuard() { _mm_setcsr(saved_); }
+
+private:
+    unsigned saved_;
+#elif defined(__aarch64__)
+    FloatGuard() {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_));
+        asm volatile("msr fpcr, %0" ::"r"(uint64_t{0}) : "memory");
+    }
+    ~FloatGuard() { asm volatile("msr fpcr, %0" ::"r"(saved_) : "memory"); }
+
+private:
+    uint64_t saved_;
+#endif
+};
 
 }  // namespace
 }  // namespace fused

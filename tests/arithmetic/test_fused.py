@@ -164,6 +164,16 @@ def test_every_width(isa: Isa, bits: int) -> None:
 
 
 @pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("skip", [0, 1, 7, 16])
+def test_streamed_outputs(isa: Isa, skip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_STREAM_ELEMENTS", 1)
+    for count in (1, 15, 33, 1025, 2053):
+        given = draw(Case(count=count, masked=True))
+        blinded = np.zeros(3 * count + skip, np.int32)[skip:].reshape(3, count)
+        assert_same(run_pass(make_dispatch(isa, 1), given, blinded_out=blinded), run_pass(NUMPY, given))
+
+
+@pytest.mark.parametrize("isa", NATIVE)
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 def test_threads_share_the_elements(isa: Isa, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_RANGE_ELEMENTS", 1)

@@ -39,6 +39,7 @@ MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
 
 _TILE_COUNT = 1024  # as in dots.inl
 _RANGE_ELEMENTS = 2**17
+_STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
 _MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
 _INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.int32, np.uint64, np.float32))
 _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
@@ -115,7 +116,14 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     if given.mask is not None:
         blinded = aligned_empty(shape, np.int32) if blinded_out is None else blinded_out
     source = (claims, activation, given.mask_image, given.probes)
-    output = (None if real is not None else values, real, given.probe_images, given.mask, blinded)
+    output = (
+        None if real is not None else values,
+        real,
+        given.probe_images,
+        given.mask,
+        blinded,
+        batch * count >= _STREAM_ELEMENTS,
+    )
     native_program = _encode_program(program, given.operands)
 
     def run_range(begin: int, end: int) -> tuple[Elements, Elements]:
