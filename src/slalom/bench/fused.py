@@ -63,7 +63,8 @@ def _measure(dispatch: Dispatch, masked: bool, from_memory: bool) -> FusedRow:
     blinded = aligned_empty(shape, np.int32) if masked else None
     elements = given.source.size
     size = sum(array.nbytes for array in _arrays(given)) + values.nbytes + (0 if blinded is None else blinded.nbytes)
-    origin, target = np.zeros(size // 2, np.uint8), np.zeros(size // 2, np.uint8)
+    # LOAD-BEARING: written to, or every page of the origin is one page of zeros that never leaves the cache.
+    origin, target = np.ones(size // 2, np.uint8), np.ones(size // 2, np.uint8)
     repeats = 20 if from_memory else 1000
     passes, copies = _take_turns(
         repeats,
