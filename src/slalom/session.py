@@ -103,7 +103,7 @@ def _open_device(device: str | DevicePort, plan: Plan) -> DevicePort:
             from slalom.device.local import LocalDevice
         except ModuleNotFoundError as error:
             raise ApiMisuse(
-                f"the cpu device needs {error.name}, which is not installed", hint='pip install "slalom[device]"'
+                f"the cpu device needs {error.name}, which is not installed", hint="install slalom with its [device] extra, as the README shows"
             ) from error
         opened: DevicePort = LocalDevice()
     else:
