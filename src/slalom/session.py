@@ -103,7 +103,8 @@ def _open_device(device: str | DevicePort, plan: Plan) -> DevicePort:
             from slalom.device.local import LocalDevice
         except ModuleNotFoundError as error:
             raise ApiMisuse(
-                f"the cpu device needs {error.name}, which is not installed", hint="install slalom with its [device] extra, as the README shows"
+                f"the cpu device needs {error.name}, which is not installed",
+                hint="install the device extra, see the README",
             ) from error
         opened: DevicePort = LocalDevice()
     else:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from slalom import _native
 from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.linear import Words, apply_map, check_words
+from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.plan.shapes import Geometry, chain_geometries
 from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
@@ -103,7 +104,7 @@ class LinearEngine:
     def _apply_map(self, prepared: PreparedMap, x: Words) -> npt.NDArray[np.int32]:
         if self._dispatch.isa is Isa.NUMPY:
             return apply_map(prepared.linear_map, prepared.weight, x)
-        y = np.empty((len(x), *prepared.geometry.output_shape), dtype=np.int32)
+        y = aligned_empty((len(x), *prepared.geometry.output_shape), np.int32)
         if prepared.depthwise:
             self._run_depthwise(prepared, x, y)
         else:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from slalom import _native
 from slalom.arithmetic.dispatch import Dispatch, Isa
+from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import ApiMisuse
 from slalom.plan.steps import Pool, Reduction, Window
 
@@ -27,7 +28,7 @@ def pool(dispatch: Dispatch, step: Pool, x: npt.NDArray[np.int16]) -> Pooled:
         return _pool_reference(step, x)
     maximum = step.reduction is Reduction.MAXIMUM
     kernel = _native.pool_maximum if maximum else _native.pool_sum
-    y = np.empty((x.shape[0], len(rows), len(columns), x.shape[3]), dtype=np.int16 if maximum else np.int32)
+    y = aligned_empty((x.shape[0], len(rows), len(columns), x.shape[3]), np.int16 if maximum else np.int32)
     source, code = np.ascontiguousarray(x), dispatch.isa.code
     dispatch.run_ranges(
         x.shape[0] * len(rows),

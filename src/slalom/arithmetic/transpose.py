@@ -17,6 +17,7 @@ from slalom.arithmetic import field
 from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.linear import tap_slices
+from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import ApiMisuse, ModelError
 from slalom.plan.shapes import Geometry, chain_geometries
 from slalom.plan.steps import LinearMap, Shape
@@ -108,7 +109,7 @@ def _outer_image(geometry: Geometry, spatial: Elements, kernel: Elements, dispat
     """t[p, c] = sum over (tap, output pixel q that reads p by tap) of spatial[q] * kernel[tap, c], mod p."""
     if dispatch is None or dispatch.isa is Isa.NUMPY or geometry.taps > _NATIVE_TAPS:
         return _outer_reference(geometry, spatial, kernel)
-    image = np.empty(geometry.input_image, dtype=np.uint64)
+    image = aligned_empty(geometry.input_image, np.uint64)
     words, factors, code = geometry.words(), np.ascontiguousarray(spatial), dispatch.isa.code
     dispatch.run_ranges(
         geometry.input_image[0],

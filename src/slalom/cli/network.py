@@ -50,7 +50,8 @@ def open_network(model: str, options: NetworkOptions) -> Network:
         return _compile(model, options)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"compiling a network needs {error.name}, which is not installed", hint="install slalom with its [importer,zoo] extra, as the README shows"
+            f"compiling a network needs {error.name}, which is not installed",
+            hint="install the importer,zoo extra, see the README",
         ) from error
 
 

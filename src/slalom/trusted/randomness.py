@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from slalom.arithmetic import field
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.fused import Words
+from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import PrivacyError
 
 _KEY_SIZE = 32
@@ -52,8 +53,8 @@ class Randomness:
         The words are the keystream itself, so there is no bias. count < 2^62: the block counter (64 bits, 16 bytes a
         block) never runs into the next stream.
         """
-        words = np.empty(count, dtype=np.int32)
-        self._keystream(stream, words.data.cast("B"))
+        words = aligned_empty((count,), np.int32)
+        self._keystream(stream, words)
         return words
 
     def draw_field(self, count: int) -> Elements:
@@ -73,8 +74,8 @@ class Randomness:
             self._key.clear()
 
     def _draw_51_bits(self, count: int) -> Elements:
-        raw = np.empty(count, dtype=np.uint64)
-        self._keystream(self.draw_stream(), raw.data.cast("B"))
+        raw = aligned_empty((count,), np.uint64)
+        self._keystream(self.draw_stream(), raw)
         raw >>= np.uint64(13)
         return raw
 
@@ -83,9 +84,11 @@ class Randomness:
         if not self._key:
             raise PrivacyError("the session's secrets are destroyed")
 
-    def _keystream(self, stream: int, target: memoryview) -> None:
+    def _keystream(self, stream: int, target: np.ndarray) -> None:
+        """Overwrites `target` with the stream's keystream: zeros, encrypted in place."""
         self._require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, and by one process alone
         nonce = stream.to_bytes(8, "big") + bytes(8)
         encryptor = Cipher(algorithms.AES256(self._key), modes.CTR(nonce)).encryptor()
-        target[:] = bytes(len(target))
-        encryptor.update_into(target, target)
+        target.fill(0)
+        whole = target.data.cast("B")
+        encryptor.update_into(whole, whole)

