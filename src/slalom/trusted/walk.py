@@ -178,11 +178,11 @@ class Walk:
         values = _join([item.values for item in passes])
         if source.claim_of is None:
             return Verified(values)
-        self._mask_images.pop(source.claim_of.name, None)
         examined = Examined(source.claim_of.name, values, _join([item.source_dots for item in passes]))
-        if self._crossing.checks is None:
-            return hazardous_accept_unchecked(examined)
-        return self._crossing.checks.check_claim(examined)
+        checks = self._crossing.checks
+        judged = hazardous_accept_unchecked(examined) if checks is None else checks.check_claim(examined)
+        self._mask_images.pop(source.claim_of.name, None)
+        return judged
 
     def _expect(self, consumers: tuple[Linear, ...], passes: list[PassOutput]) -> None:
         checks = self._crossing.checks
