@@ -1,0 +1,104 @@
+"""What is checked is what is used: a claim that changes all the time is refused, or was right when it was read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from slalom.arithmetic.dispatch import available_isas
+from slalom.errors import IntegrityError
+from slalom.link.port import Claim
+from slalom.plan import Plan
+from slalom.plan.steps import (
+    Accumulator,
+    Activation,
+    Affine,
+    Dense,
+    Graph,
+    Input,
+    Layout,
+    Linear,
+    Output,
+    Pointwise,
+    Real,
+)
+from slalom.session import Session
+from tests.devices import NumpyDevice
+
+COUNT = 20_000
+TRIALS = 6
+
+
+def wide_plan() -> Plan:
+    """One weight, and many rows: the claim is 20000 words whose every one matters."""
+    bound = 127 * 100
+    steps = (
+        Linear("fc", "x", (Dense("w"),), Accumulator((COUNT, 1), bound)),
+        Pointwise("y", "fc", (Affine("m", "b"),), Real((COUNT, 1))),
+    )
+    graph = Graph("wide", Input("x", Layout.PLAIN, Activation((COUNT, 1), 1.0, 8)), steps, (Output("y", Layout.PLAIN),))
+    tensors = {"w": np.full((1, 1), 100, np.int8), "m": np.ones(1, np.float32), "b": np.zeros(1, np.float32)}
+    return Plan(graph, tensors)
+
+
+class Flipping(NumpyDevice):
+    """Gives a claim that another thread flips between the truth and a lie, in one word, as fast as it can."""
+
+    def __init__(self) -> None:
+        self.words: np.ndarray | None = None
+        self.stopped = threading.Event()
+        self.flips = 0
+        self.thread = threading.Thread(target=self._flip)
+        self.thread.start()
+
+    def _flip(self) -> None:
+        while not self.stopped.is_set():
+            words = self.words
+            if words is not None:
+                for _ in range(100):
+                    words[-1] += 1
+                    words[-1] -= 1
+                    self.flips += 1
+
+    def linear(self, step: Linear, words: np.ndarray) -> np.ndarray:
+        self.words = None
+        claim = super().linear(step, words)
+        self.words = claim.reshape(-1)
+        return claim
+
+    def compute(self, step_names: Sequence[str], words: np.ndarray) -> Sequence[np.ndarray]:
+        return [self.linear(self.linear_steps[name], words) for name in step_names]
+
+    def run_ahead(self, activation: np.ndarray) -> Iterator[Claim]:
+        yield Claim("fc", self.linear(self.linear_steps["fc"], activation))
+
+    def close(self) -> None:
+        self.words = None
+
+
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("protection", ["verified", "private"])
+@pytest.mark.parametrize("check", ["direct", "preprocessed"])
+def test_a_claim_that_changes_is_refused_or_was_right(isa: str, protection: str, check: str) -> None:
+    plan = wide_plan()
+    images = np.random.default_rng(0).integers(-127, 128, (1, COUNT, 1)).astype(np.float32)
+    expected = images * np.float32(100)
+    device, outcomes = Flipping(), {"right": 0, "refused": 0}
+    try:
+        for _ in range(TRIALS):
+            with Session(plan, protection=protection, check=check, device=device, isa=isa, threads=2) as session:
+                try:
+                    output = session.run(images)
+                except IntegrityError:
+                    outcomes["refused"] += 1
+                else:
+                    np.testing.assert_array_equal(output, expected)
+                    outcomes["right"] += 1
+    finally:
+        device.stopped.set()
+        device.thread.join()
+    assert device.flips > 100
+    assert sum(outcomes.values()) == TRIALS
