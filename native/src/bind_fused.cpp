@@ -1,4 +1,6 @@
 // Binds the fused pass: reads the Python tuples into a FusedPass, lets go of the interpreter lock, and runs.
+#include <type_traits>
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -19,13 +21,19 @@ const FusedKernels& kernels(int isa) {
 }
 
 // The array's data, or null for None. The caller holds the array; type, order and count are checked, never converted.
+// The first element of an array of `count` elements, or null for None. The buffer is let go at once: the arguments keep
+// the array alive, and an exporter may not move it while Python waits in this call.
 template <class Element>
 Element* data_of(nb::handle object, size_t count) {
     if (object.is_none()) return nullptr;
-    nb::ndarray<Element, nb::c_contig, nb::device::cpu> array;
-    if (!nb::try_cast(object, array, false) || array.size() != count)
-        throw nb::value_error("an array of the fused pass has the wrong type or size");
-    return array.data();
+    Py_buffer view;
+    const int flags = std::is_const_v<Element> ? PyBUF_SIMPLE : PyBUF_WRITABLE;
+    if (PyObject_GetBuffer(object.ptr(), &view, flags) != 0) throw nb::python_error();
+    Element* const data = static_cast<Element*>(view.buf);
+    const bool fits = view.len >= 0 && static_cast<size_t>(view.len) == count * sizeof(Element);
+    PyBuffer_Release(&view);
+    if (!fits) throw nb::value_error("an array of the fused pass has the wrong size");
+    return data;
 }
 
 size_t read_probes(const nb::tuple& arrays, size_t count, const uint64_t** probes) {
