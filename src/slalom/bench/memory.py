@@ -19,7 +19,7 @@ _ELEMENT_SIZE = 8  # a field element
 @dataclass(frozen=True)
 class TrustedMemory:
     """What the trusted side holds, in bytes: `steady` by kind between requests, `in_flight` more for each image in
-    flight, `peak` at set-up (steady, and the weights while probe images are made)."""
+    flight, `peak` at set-up: steady, the weights, and an estimate of what the largest probe image takes to make."""
 
     steady: Mapping[str, int]
     in_flight: int
@@ -47,7 +47,7 @@ def trusted_memory(plan: Plan, policy: Policy) -> TrustedMemory:
     if fresh or policy.protection.masked or policy.protection is Protection.ENCLAVE:
         steady["weights"] = weights
     total = sum(steady.values())
-    peak = total if "weights" in steady else total + weights
+    peak = (total if "weights" in steady else total + weights) + _set_up_bytes(plan, policy)
     return TrustedMemory(steady, _in_flight_bytes(plan), peak)
 
 
@@ -56,6 +56,15 @@ def _probe_bytes(plan: Plan, rounds: int) -> tuple[int, int]:
     probes = sum(math.prod(step.output.shape) for step in linear)
     images = sum(math.prod(plan.types[step.source].shape) for step in linear)
     return probes * rounds * _ELEMENT_SIZE, images * rounds * _ELEMENT_SIZE
+
+
+def _set_up_bytes(plan: Plan, policy: Policy) -> int:
+    """What making one probe image takes for a moment: four float64 images of the step's outputs and of its inputs."""
+    if not policy.protection.checked:
+        return 0
+    linear = [step for step in plan.graph.steps if isinstance(step, Linear)]
+    sizes = [math.prod(step.output.shape) + math.prod(plan.types[step.source].shape) for step in linear]
+    return 4 * _ELEMENT_SIZE * max(sizes, default=0)
 
 
 def _in_flight_bytes(plan: Plan) -> int:
