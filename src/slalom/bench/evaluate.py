@@ -43,6 +43,7 @@ class Prediction:
 class Evaluation:
     """The figures of one evaluation. Agreement and error compare logits with the float network's, None without one.
 
+    Predictions are made of the first output, row by row; `outputs_sha256` is of all outputs.
     `max_logit_error` is the largest absolute difference; `seconds` is the online time, masks made ahead not counted.
     """
 
@@ -68,14 +69,17 @@ def evaluate(
 ) -> Evaluation:
     """Runs every sample through the session in batches. Raises what `Session.run` raises."""
     batches = [samples.images[begin : begin + batch_size] for begin in range(0, len(samples.images), batch_size)]
-    pieces, seconds = [], 0.0
+    pieces: list[tuple[np.ndarray, ...]] = []
+    seconds = 0.0
     for batch in batches:
         session.prepare_masks(len(batch))
         begin = time.perf_counter()
-        pieces.append(_logits(session.run(batch)))
+        answer = session.run(batch)
         seconds += time.perf_counter() - begin
+        pieces.append(answer if isinstance(answer, tuple) else (answer,))
         progress(len(batch))
-    logits = np.concatenate(pieces)
+    outputs = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+    logits = outputs[0].reshape(len(outputs[0]), -1)
     floats = None if float_network is None else np.concatenate([float_network(batch) for batch in batches])
     predictions = _predictions(samples, logits, floats)
     resident, peak = resident_bytes()
@@ -87,10 +91,18 @@ def evaluate(
         agreement_with_float=None if floats is None else float(np.mean(logits.argmax(1) == floats.argmax(1))),
         max_logit_error=None if floats is None else float(np.abs(logits - floats).max()),
         top1=_top1(predictions),
-        outputs_sha256=hashlib.sha256(np.ascontiguousarray(logits, dtype="<f4").tobytes()).hexdigest(),
+        outputs_sha256=outputs_sha256(outputs),
         resident_bytes=resident,
         peak_resident_bytes=peak,
     )
+
+
+def outputs_sha256(outputs: Sequence[np.ndarray]) -> str:
+    """SHA-256, in hexadecimal, of every output in order, each float32 little-endian in row-major order."""
+    digest = hashlib.sha256()
+    for output in outputs:
+        digest.update(np.ascontiguousarray(output, dtype="<f4").data)
+    return digest.hexdigest()
 
 
 def random_samples(plan: Plan, count: int, seed: int) -> Samples:
@@ -112,11 +124,6 @@ def noise_images(shape: tuple[int, ...], count: int, seed: int) -> np.ndarray:
     fine = generator.standard_normal((count, *shape), dtype=np.float32)
     coarse = generator.standard_normal((count, *shape[:-2], *(1,) * min(2, len(shape))), dtype=np.float32)
     return np.asarray((fine + coarse) * np.float32(0.7071), dtype=np.float32)
-
-
-def _logits(outputs: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
-    first = outputs[0] if isinstance(outputs, tuple) else outputs
-    return first.reshape(len(first), -1)
 
 
 def _predictions(samples: Samples, logits: np.ndarray, floats: np.ndarray | None) -> tuple[Prediction, ...]:

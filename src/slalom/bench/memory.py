@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from slalom.arithmetic.pointwise import PreparedAffine
 from slalom.plan import Plan
 from slalom.plan.flow import trace_flow
 from slalom.plan.steps import Accumulator, Linear, Real
+from slalom.trusted.model import make_model
 from slalom.trusted.policy import Check, Policy, Protection
 
 _ELEMENT_SIZE = 8  # a field element
@@ -40,7 +42,7 @@ def resident_bytes() -> tuple[int, int]:
 def trusted_memory(plan: Plan, policy: Policy) -> TrustedMemory:
     """Predicts the trusted side's memory from the plan alone; `eval` shows what was measured beside it."""
     weights = sum(tensor.nbytes for tensor in plan.tensors.values() if tensor.dtype.itemsize == 1)
-    steady = {"parameters": sum(tensor.nbytes for tensor in plan.tensors.values()) - weights}
+    steady = {"parameters": _parameter_bytes(plan)}
     if policy.protection.checked and policy.check is Check.PREPROCESSED:
         steady["probes"], steady["probe_images"] = _probe_bytes(plan, policy.rounds)
     fresh = policy.protection.checked and policy.check is not Check.PREPROCESSED
@@ -49,6 +51,21 @@ def trusted_memory(plan: Plan, policy: Policy) -> TrustedMemory:
     total = sum(steady.values())
     peak = (total if "weights" in steady else total + weights) + _set_up_bytes(plan, policy)
     return TrustedMemory(steady, _in_flight_bytes(plan), peak)
+
+
+def _parameter_bytes(plan: Plan) -> int:
+    """Of the epilogues as prepared, where an affine operation is held once more in double width."""
+    affine = [
+        operation
+        for program in make_model(plan).programs.values()
+        for operation in program.operations
+        if isinstance(operation, PreparedAffine)
+    ]
+    return sum(
+        parameter.nbytes
+        for item in affine
+        for parameter in (item.multiplier, item.bias, item.wide_multiplier, item.wide_bias)
+    )
 
 
 def _probe_bytes(plan: Plan, rounds: int) -> tuple[int, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slalom.bench.evaluate import FloatNetwork, noise_images
+from slalom.cli.arguments import require_positive
 from slalom.cli.screen import waiting
-from slalom.errors import ApiMisuse, ModelError
+from slalom.errors import ApiMisuse, ModelError, SlalomError
 from slalom.plan import Plan
 from slalom.plan.steps import Preprocessing
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from slalom.zoo.catalogue import ZooEntry
 
 NOISE_COUNT = 16
 SEED = 0
+NO_PREPROCESSING = "this network does not say how a photo becomes its input"
+PREPROCESSING_HINT = "give the module a preprocessing attribute, a slalom.plan.steps.Preprocessing"
+_MINIMUM_BITS = 6  # fewer only where the user asks for fewer
+_CHECKPOINTS = (".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -40,18 +50,47 @@ class Network:
     origin: str
 
 
+def is_plan_file(model: str) -> bool:
+    """Whether MODEL names a plan file and not a network that would be compiled."""
+    return model.endswith(".slalom")
+
+
 def open_network(model: str, options: NetworkOptions) -> Network:
     """Loads a plan file, or loads and compiles a network. Raises ModelError, InputError, ApiMisuse."""
-    if model.endswith(".slalom"):
+    require_positive("--image-size", options.image_size)
+    if is_plan_file(model):
         if options.weights is not None or options.image_size is not None or options.calibration is not None:
-            raise ApiMisuse("--weights, --image-size and --calibration are for networks that are compiled now")
+            raise ApiMisuse(
+                "--weights, --image-size and --calibration are for networks that are compiled now",
+                hint=f"{Path(model).name} is compiled already: leave them out",
+            )
         return Network(Plan.load(model), None, "in the plan")
+    if model.endswith(_CHECKPOINTS):
+        raise ApiMisuse(f"{model} holds weights and no network", hint=f"slalom eval resnet_50 --weights {model}")
     try:
-        return _compile(model, options)
+        with redirect_stdout(sys.stderr):  # what a user's module prints is no part of the answer
+            return _compile(model, options)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"compiling a network needs {error.name}, which is not installed",
             hint="install the importer,zoo extra, see the README",
+        ) from error
+
+
+@contextmanager
+def _foreign_code(model: str, doing: str) -> Iterator[None]:
+    """Whatever the user's own module raises becomes a ModelError with its first line; the zoo's errors stay."""
+    try:
+        yield
+    except SlalomError:
+        raise
+    except Exception as error:
+        if ":" not in model:
+            raise
+        reason = next(iter(str(error).splitlines()), "")[:300]
+        raise ModelError(
+            f"{model} cannot be {doing}: {type(error).__name__}{': ' if reason else ''}{reason}",
+            hint="its own code raised this",
         ) from error
 
 
@@ -62,39 +101,49 @@ def _compile(model: str, options: NetworkOptions) -> Network:
     from slalom.importer import compile as compile_network
     from slalom.zoo.catalogue import load_module
 
-    with waiting(f"loading {model}"):
+    with waiting(f"loading {model}"), _foreign_code(model, "made"):
         loaded = load_module(model, options.weights, SEED)
     preprocessing, shape = _face(model, loaded.entry, options)
     images = _calibration(loaded.entry, preprocessing, shape, options)
-    with waiting(f"compiling {model}"):
+    with waiting(f"compiling {model}"), _foreign_code(model, "compiled"):
         example = torch.from_numpy(images[:2])
         plan = compile_network(
             loaded.module,
             (example,),
             list(torch.split(torch.from_numpy(images), 8)),
-            options=CompileOptions(activation_bits=options.bits),
+            options=CompileOptions(options.bits, minimum_bits=min(_MINIMUM_BITS, options.bits)),
             name=model,
             preprocessing=preprocessing,
             classes=loaded.entry.class_names(),
         )
 
-    def float_network(batch: np.ndarray) -> np.ndarray:
+    return Network(plan, _float_network(loaded.module), loaded.entry.weights)
+
+
+def _float_network(module: nn.Module) -> FloatNetwork:
+    """The module as a function of arrays: rows of its first output."""
+    import torch
+
+    def run(batch: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            outputs = loaded.module(torch.from_numpy(batch))
-        first: np.ndarray = (outputs[0] if isinstance(outputs, tuple) else outputs).numpy()
+            outputs = module(torch.from_numpy(batch))
+        first: np.ndarray = (outputs[0] if isinstance(outputs, tuple | list) else outputs).numpy()
         return first.reshape(len(first), -1)
 
-    return Network(plan, float_network, loaded.entry.weights)
+    return run
 
 
 def _face(model: str, entry: ZooEntry, options: NetworkOptions) -> tuple[Preprocessing | None, tuple[int, ...]]:
     shape, preprocessing, size = entry.input_shape, entry.preprocessing, options.image_size
     if shape is None:
-        raise ModelError(f"{model} does not say its input shape", hint="give the module an input_shape attribute")
+        raise ModelError(
+            f"{model} does not say its input shape",
+            hint="give the module an attribute such as input_shape = (3, 224, 224)",
+        )
     if size is None:
         return preprocessing, shape
-    if size < 1 or len(shape) != 3:
-        raise ApiMisuse(f"--image-size {size} does not fit a network of input shape {shape}")
+    if len(shape) != 3:
+        raise ApiMisuse(f"--image-size does not fit a network of input shape {shape}", hint="leave --image-size out")
     if preprocessing is not None:
         resize = max(size, round(preprocessing.resize_size * size / preprocessing.crop_size))
         preprocessing = replace(preprocessing, crop_size=size, resize_size=resize)
@@ -107,6 +156,8 @@ def _calibration(
     """Photos for trained networks, noise for those with random weights; never the images of the evaluation."""
     from slalom.zoo.calibration import calibration_photos, load_calibration
 
+    if options.calibration is not None and preprocessing is None:
+        raise ApiMisuse(NO_PREPROCESSING, hint=PREPROCESSING_HINT)
     trained = not entry.weights.startswith("random")
     if preprocessing is not None and (options.calibration is not None or trained):
         return load_calibration(calibration_photos(options.calibration), preprocessing)

@@ -1,0 +1,5 @@
+"""`python -m slalom.cli`, the same as `slalom`."""
+
+from slalom.cli import main
+
+main()
