@@ -14,8 +14,11 @@ namespace {
 const FusedKernels& kernels(int isa) {
     switch (static_cast<Isa>(isa)) {
         case Isa::portable: return fused_portable;
+#if defined(__x86_64__)
         case Isa::avx2: return fused_avx2;
         case Isa::avx512: return fused_avx512;
+#endif
+        default: break;
     }
     throw nb::value_error("unknown instruction set");
 }
@@ -80,7 +83,7 @@ void read_program(FusedPass& pass, const nb::tuple& program) {
     pass.limit = nb::cast<float>(program[2]);
 }
 
-// output: (activation or None, real or None, probe images, mask or None, blinded or None, stream)
+// output: (activation or None, real or None, probe images, mask or None, blinded or None, stream, stream values)
 void read_output(FusedPass& pass, const nb::tuple& output) {
     const size_t total = pass.batch * pass.count;
     pass.activation_out = data_of<int16_t>(output[0], total);
@@ -89,6 +92,7 @@ void read_output(FusedPass& pass, const nb::tuple& output) {
     pass.mask = data_of<const int32_t>(output[3], total);
     pass.blinded = data_of<int32_t>(output[4], total);
     pass.stream = nb::cast<bool>(output[5]);
+    pass.stream_values = nb::cast<bool>(output[6]);
 }
 
 void check_whole(const FusedPass& pass) {

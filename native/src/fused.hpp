@@ -52,6 +52,7 @@ struct FusedPass {
     const int32_t* mask;        // null or together with blinded
     int32_t* blinded;
     bool stream;                // write blinded past the caches
+    bool stream_values;         // write activation_out past the caches
     uint64_t* source_dots;      // [batch, probe_count]
     uint64_t* output_dots;      // [batch, image_count]
 };

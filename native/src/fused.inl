@@ -6,6 +6,7 @@
 
 #include "dots.inl"
 #include "functions.inl"
+#include "merged.inl"
 
 namespace fused {
 namespace {
@@ -50,7 +51,8 @@ inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& t
         return array == nullptr || last ? nothing : array + next;
     };
     return {place(pass.claims, tile.source), place(pass.mask_image, tile.source), place(pass.mask, tile.source),
-            place(pass.stream ? nullptr : pass.blinded, tile.source), place(pass.activation_out, tile.output)};
+            place(pass.stream ? nullptr : pass.blinded, tile.source),
+            place(pass.stream_values ? nullptr : pass.activation_out, tile.output)};
 }
 
 // y[i] = word(i), a vector at a time and then one at a time; meanwhile asks for the lines to be written next.
@@ -201,14 +203,21 @@ SLALOM_INLINE void blind(const FusedPass& pass, const Range& range, const Ahead&
     for (; i < count; ++i) blinded[i] = q[i] + mask[i];
 }
 
+inline void write_activation(const FusedPass& pass, int16_t* to, const int16_t* from, size_t count) {
+    constexpr size_t line = 32;
+    size_t i = 0;
+    if (pass.stream_values && reinterpret_cast<uintptr_t>(to) % 64 == 0)
+        for (; i + line <= count; i += line) stream_line(to + i, from + i);
+    __builtin_memcpy(to + i, from + i, (count - i) * sizeof(int16_t));
+}
+
 inline void write_output(const FusedPass& pass, const Range& range, const Ahead& ahead, const Tile& tile) {
     const size_t place = range.item * pass.count + range.begin;
     if (pass.real_out != nullptr) {
         __builtin_memcpy(pass.real_out + place, tile.real, range.count * sizeof(float));
         return;
     }
-    if (pass.activation_out != nullptr)
-        __builtin_memcpy(pass.activation_out + place, tile.output, range.count * sizeof(int16_t));
+    if (pass.activation_out != nullptr) write_activation(pass, pass.activation_out + place, tile.output, range.count);
     if (pass.mask == nullptr) return;
     if (pass.stream) {
         blind<true>(pass, range, ahead, tile.output, [](int32_t* to, Words v) { stream_vector(to, v); });
@@ -257,21 +266,64 @@ inline void run_range(const FusedPass& pass, Range range, const Probes& probes, 
     write_output(pass, range, ahead, tile);
 }
 
+#if defined(SLALOM_ISA_AVX512)
+
+inline bool is_aligned(const void* address, size_t size) { return reinterpret_cast<uintptr_t>(address) % size == 0; }
+
+// LOAD-BEARING: every branch here depends on shapes and addresses, never on what an array holds.
+inline void run_merged(const FusedPass& pass, const Range& range, const Probes& probes, const Probes& images,
+                       const Ahead& ahead, Merge merge) {
+    const size_t place = range.item * pass.count + range.begin;
+    const Operation& affine = pass.operations[0];
+    MergedRange at{};
+    at.claims = pass.claims + place;
+    at.mask_image = pass.mask_image + place;
+    at.mask = pass.mask + place;
+    at.activation = pass.activation_out + place;
+    at.blinded = pass.blinded + place;
+    at.probe = probes.tile[0];
+    at.probe_image = images.tile[0];
+    at.next_claims = ahead.claims;
+    at.next_mask_image = ahead.mask_image;
+    at.next_mask = ahead.mask;
+    at.multiplier = affine.multiplier;
+    at.bias = affine.bias;
+    at.entry = range.begin % affine.length;
+    at.length = affine.length;
+    at.inverse = pass.inverse;
+    at.limit = pass.limit;
+    at.stream_activation = pass.stream_values && is_aligned(at.activation, sizeof(Shorts));
+    at.stream_blinded = pass.stream && is_aligned(at.blinded, sizeof(Words));
+    merge(at, range.count, pass.source_dots + range.item, pass.output_dots + range.item);
+}
+
+#endif
+
 void run_pass(const FusedPass& pass) {
     const FloatGuard guard;
     Tile tile{};
     Probes probes, images;
     start_probes(probes, pass.probe_count, pass.source_dots, pass.batch);
     start_probes(images, pass.image_count, pass.output_dots, pass.batch);
+#if defined(SLALOM_ISA_AVX512)
+    const Merge merge = find_merge(pass);
+#endif
     for (size_t begin = pass.begin; begin < pass.end; begin += tile_count) {
         const size_t count = pass.end - begin < tile_count ? pass.end - begin : tile_count;
         advance_probes(probes, pass.probes, begin, count);
         advance_probes(images, pass.probe_images, begin, count);
         for (size_t item = 0; item < pass.batch; ++item) {
-            run_range(pass, {item, begin, count}, probes, images, tile);
+            const Range range{item, begin, count};
+#if defined(SLALOM_ISA_AVX512)
+            if (merge != nullptr && count % lanes == 0) {
+                run_merged(pass, range, probes, images, look_ahead(pass, range, tile), merge);
+                continue;
+            }
+#endif
+            run_range(pass, range, probes, images, tile);
         }
     }
-    if (pass.stream) finish_stream();
+    if (pass.stream || pass.stream_values) finish_stream();
     finish_probes(probes, offset_of<int32_t>, pass.source_dots, pass.batch);
     finish_probes(images, offset_of<int16_t>, pass.output_dots, pass.batch);
 }

@@ -55,6 +55,16 @@ SLALOM_INLINE void stream_vector(int32_t* to, Words v) { _mm_stream_si128(reinte
 SLALOM_INLINE void stream_vector(int32_t* to, Words v) { store_vector(to, v); }
 #endif
 
+// A line of 64 bytes, from one address that begins a line to another, past the caches.
+SLALOM_INLINE void stream_line(void* to, const void* from) {
+#if defined(__SSE2__)
+    for (int part = 0; part < 4; ++part)
+        _mm_stream_si128(static_cast<__m128i*>(to) + part, _mm_load_si128(static_cast<const __m128i*>(from) + part));
+#else
+    __builtin_memcpy(to, from, 64);
+#endif
+}
+
 SLALOM_INLINE void finish_stream() {
 #if defined(__SSE__)
     _mm_sfence();

@@ -39,6 +39,7 @@ MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
 
 _TILE_COUNT = 1024  # as in dots.inl
 _RANGE_ELEMENTS = 2**17
+_STREAM_VALUES = 2**22  # the same size in int16: too large to be in the caches when it is read next
 _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
 _MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
 _INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.int32, np.uint64, np.float32))
@@ -123,6 +124,7 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
         given.mask,
         blinded,
         batch * count >= _STREAM_ELEMENTS,
+        batch * count >= _STREAM_VALUES,
     )
     native_program = _encode_program(program, given.operands)
 

@@ -19,7 +19,7 @@ from slalom.plan.steps import Activation, Affine, Apply, Function, Pointwise
 
 BATCH = 8
 CHANNELS = 64
-CACHE_BYTES = 3 * 2**18  # of a second-level cache of 1 MiB
+CACHE_BYTES = 3 * 2**20  # beyond a second-level cache of 1 or 2 MiB, well within a third-level one
 MEMORY_COUNT = 2**20 + CHANNELS  # 64 to 185 MB, several third-level caches of 32 MiB; no power of two apart
 
 

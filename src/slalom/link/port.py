@@ -35,9 +35,7 @@ class DevicePort(Protocol):
         `activation` is int16 [B, *input shape]; the device mirrors every step between the linear ones.
         """
 
-    def compute(
-        self, step_names: Sequence[str], words: NDArray[np.int16 | np.int32]
-    ) -> Sequence[NDArray[np.int32]]:
+    def compute(self, step_names: Sequence[str], words: NDArray[np.int16 | np.int32]) -> Sequence[NDArray[np.int32]]:
         """The claims of the named linear steps, in that order, all of which read one value (`blinded`, `private`).
 
         `words` is that value: int32 [B, *shape], any words (blinded), or int16 where the device may see it.
