@@ -1,0 +1,140 @@
+"""A mask is used once, its image is W r, and an unused one is overwritten at the end."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slalom.arithmetic.dispatch import make_dispatch
+from slalom.arithmetic.engine import LinearEngine
+from slalom.arithmetic.linear import apply_maps
+from slalom.errors import PrivacyError
+from slalom.trusted.masks import Mask, MaskBank
+from slalom.trusted.model import make_model
+from slalom.trusted.randomness import Randomness
+from tests.devices import plan_of
+
+
+def make_bank(name: str = "every_step") -> tuple[MaskBank, Randomness]:
+    plan = plan_of(name)
+    model, engine, randomness = make_model(plan), LinearEngine(make_dispatch(threads=1)), Randomness()
+    maps = {
+        step.name: engine.prepare(step.maps, plan.tensors, model.shape(step.source))
+        for step in model.linear_steps.values()
+    }
+    return MaskBank(model, engine, maps, randomness), randomness
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("name", ["every_step", "conv_chain", "sequence_dense"])
+def test_images_are_the_linear_maps_of_the_words(name: str, prepared: bool) -> None:
+    plan = plan_of(name)
+    model = make_model(plan)
+    bank, _ = make_bank(name)
+    if prepared:
+        bank.prepare(3)
+        assert bank.held_bytes > 0
+    for value, steps in model.flow.consumers.items():
+        mask = bank.take(value, 3)
+        assert mask.words.dtype == np.int32
+        assert mask.words.shape == (3, model.count(value))
+        assert set(mask.images) == {step.name for step in steps}
+        for step in steps:
+            expected = apply_maps(step.maps, plan.tensors, mask.words.reshape(3, *model.shape(value)))
+            np.testing.assert_array_equal(mask.images[step.name], expected.reshape(3, -1))
+    assert bank.held_bytes == 0
+    assert bank.made == len(model.flow.consumers)
+    assert (bank.inline_seconds == 0) == prepared
+
+
+def test_a_mask_is_spent_once() -> None:
+    randomness = Randomness()
+    mask = Mask(randomness.draw_stream(), (2, 3), {})
+    mask.spend(randomness)
+    for _ in range(2):
+        with pytest.raises(PrivacyError, match="a mask may be used once"):
+            mask.spend(randomness)
+
+
+def test_eight_threads_spend_a_mask_once() -> None:
+    randomness = Randomness()
+    for _ in range(50):
+        mask, outcomes, barrier = Mask(randomness.draw_stream(), (1, 4), {}), [], threading.Barrier(8)
+
+        def spend(mask: Mask = mask, barrier: Any = barrier, outcomes: Any = outcomes) -> None:
+            barrier.wait()
+            try:
+                mask.spend(randomness)
+                outcomes.append(True)
+            except PrivacyError:
+                outcomes.append(False)
+
+        threads = [threading.Thread(target=spend) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == [False] * 7 + [True]
+
+
+def test_a_destroyed_mask_is_empty_and_cannot_be_spent() -> None:
+    randomness = Randomness()
+    image = np.ones((1, 4), np.int32)
+    mask = Mask(randomness.draw_stream(), (1, 4), {"fc": image})
+    mask.destroy()
+    assert not image.any()
+    with pytest.raises(PrivacyError):
+        mask.spend(randomness)
+
+
+def test_masks_never_repeat_prepared_or_not_under_eight_threads() -> None:
+    bank, _ = make_bank("dense")
+    for _ in range(20):
+        bank.prepare(2)
+    taken: list[bytes] = []
+
+    def take() -> None:
+        for _ in range(20):
+            taken.extend(bank.take(value, 2).words.tobytes() for value in ("image", "hidden"))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 320
+    words = np.frombuffer(b"".join(taken), np.int32)
+    assert len(set(taken)) == 320
+    rows = np.concatenate([np.frombuffer(item, np.int32).reshape(2, -1)[:, :9] for item in taken])
+    assert len({row.tobytes() for row in rows}) == len(rows) == 640  # nor do two items of a batch share one
+    assert np.unique(words).size > 0.99 * words.size
+
+
+def test_another_batch_takes_another_mask() -> None:
+    bank, _ = make_bank("dense")
+    bank.prepare(2)
+    held = bank.held_bytes
+    assert bank.take("image", 3).words.shape == (3, 13)
+    assert bank.held_bytes == held
+
+
+def test_destroying_the_bank_overwrites_the_unused() -> None:
+    bank, _ = make_bank()
+    bank.prepare(2)
+    images = [image for ready in bank._ready.values() for mask in ready for image in mask._images.values()]
+    assert images and all(image.any() for image in images)
+    bank.destroy()
+    assert not any(image.any() for image in images)
+    assert bank.held_bytes == 0
+
+
+def test_nothing_is_taken_after_the_secrets_are_destroyed() -> None:
+    bank, randomness = make_bank("dense")
+    bank.prepare(1)
+    randomness.destroy()
+    for value in ("image", "hidden"):
+        with pytest.raises(PrivacyError):
+            bank.take(value, 1)

@@ -1,0 +1,175 @@
+"""Every secret comes from here: uniform, never twice, gone when destroyed."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from slalom.arithmetic.field import P
+from slalom.errors import PrivacyError
+from slalom.trusted.randomness import Randomness
+from tests.trusted.statistics import LIMIT, chi_square_p, uniformity
+
+COUNT = 2**22
+
+
+def test_mask_words_are_uniform_over_all_32_bits() -> None:
+    randomness = Randomness()
+    words = np.concatenate([randomness.expand_words(randomness.draw_stream(), COUNT // 4) for _ in range(4)])
+    assert words.dtype == np.int32
+    assert uniformity(words) > LIMIT
+    unsigned = words.view(np.uint32)
+    # the chance that 2^22 words all miss the lowest, or highest, 2^-16 of the range is e^-64
+    assert unsigned.min() < 2**16
+    assert unsigned.max() >= 2**32 - 2**16
+    assert uniformity(words[:-1] ^ words[1:]) > LIMIT
+
+
+@pytest.mark.parametrize("p", [2**24 - 3, 2**23 + 9])
+def test_the_statistic_rejects_masks_of_a_24_bit_field(p: int) -> None:
+    """The research prototype drew r below p ~ 2^23..2^24 and the words it sent were x + r mod p."""
+    drawn = np.random.default_rng(1).integers(0, p, COUNT, dtype=np.uint32)
+    assert uniformity(drawn) < LIMIT
+    scaled = (drawn.astype(np.uint64) * 2**32 // p).astype(np.uint32)
+    assert uniformity((scaled.astype(np.float64) * 0.8).astype(np.uint32)) < LIMIT
+
+
+def test_the_statistic_rejects_masks_that_cover_four_fifths() -> None:
+    """80 % of all words, each equally likely: what the prototype's masks covered of their field."""
+    drawn = np.random.default_rng(2).integers(0, int(0.8 * 2**32), COUNT, dtype=np.uint32)
+    assert uniformity(drawn) < LIMIT
+    assert drawn.max() < 2**32 - 2**16
+
+
+@pytest.mark.parametrize("bias", ["low bit", "sign", "modulo", "float"])
+def test_the_statistic_rejects_small_biases(bias: str) -> None:
+    random = np.random.default_rng(3)
+    words = random.integers(0, 2**32, COUNT, dtype=np.uint32)
+    if bias == "low bit":
+        words[: COUNT // 50] |= np.uint32(1)
+    elif bias == "sign":
+        words[: COUNT // 50] &= np.uint32(2**31 - 1)
+    elif bias == "modulo":
+        words = (random.integers(0, 2**32, COUNT, dtype=np.uint32) % np.uint32(3 * 2**30)).astype(np.uint32)
+    else:
+        words = (random.random(COUNT, dtype=np.float32) * np.float32(2**32 - 2**9)).astype(np.uint32)
+    assert uniformity(words) < LIMIT
+
+
+def test_the_statistic_accepts_another_good_source() -> None:
+    for seed in range(5):
+        assert uniformity(np.random.default_rng(seed).integers(0, 2**32, COUNT // 4, dtype=np.uint32)) > LIMIT
+
+
+def test_a_stream_is_the_aes_keystream_of_its_index() -> None:
+    """AES-256-CTR with the stream's index in the upper half of the counter block: against one written out here."""
+    randomness = Randomness()
+    key = bytes(randomness._key)
+    for stream in (0, 1, 2**32, 2**64 - 1):
+        words = randomness.expand_words(stream, 1001)
+        blocks = b"".join(stream.to_bytes(8, "big") + block.to_bytes(8, "big") for block in range(251))
+        ecb = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
+        assert words.tobytes() == ecb.update(blocks)[: 4 * 1001]
+
+
+def test_a_stream_gives_the_same_words_each_time_and_its_prefix() -> None:
+    randomness = Randomness()
+    stream = randomness.draw_stream()
+    words = randomness.expand_words(stream, 1000)
+    np.testing.assert_array_equal(randomness.expand_words(stream, 1000), words)
+    np.testing.assert_array_equal(randomness.expand_words(stream, 7), words[:7])
+    assert randomness.expand_words(stream, 0).size == 0
+
+
+def test_streams_never_repeat() -> None:
+    """A million draws by eight threads, field elements drawn in between: every index once."""
+    randomness = Randomness()
+    drawn: list[list[int]] = [[] for _ in range(8)]
+
+    def work(mine: list[int]) -> None:
+        for number in range(125_000):
+            mine.append(randomness.draw_stream())
+            if number % 25_000 == 0:
+                randomness.draw_field(3)
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in drawn]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    streams = np.concatenate([np.array(mine) for mine in drawn])
+    assert streams.size == 10**6
+    assert np.unique(streams).size == streams.size
+    assert randomness.draw_stream() > streams.max()
+
+
+def test_two_sessions_have_different_keys() -> None:
+    first, second = Randomness(), Randomness()
+    assert bytes(first._key) != bytes(second._key)
+    same = first.expand_words(0, 2**16) == second.expand_words(0, 2**16)
+    assert np.count_nonzero(same) < 4  # 2^16 pairs agree by chance 2^-16 times on average
+
+
+def test_field_elements_are_uniform() -> None:
+    elements = Randomness().draw_field(2**20)
+    assert elements.dtype == np.uint64
+    assert int(elements.max()) < P
+    for shift in (0, 13, 26, 39):
+        assert chi_square_p(((elements >> np.uint64(shift)) & np.uint64(4095)).astype(np.int64), 4096) > LIMIT
+    assert int(elements.min()) < P >> 13
+    assert int(elements.max()) > P - (P >> 13)
+
+
+def test_field_elements_at_the_edge_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """p itself and above is refused, p - 1 is kept; nothing is reduced."""
+    raw = [[P - 1, P, 2**51 - 1, 5], [P + 1, P - 2], [0]]
+
+    def scripted(self: Randomness, count: int) -> np.ndarray:
+        values = raw.pop(0)
+        assert len(values) == count
+        return np.array(values, np.uint64)
+
+    monkeypatch.setattr(Randomness, "_draw_51_bits", scripted)
+    assert Randomness().draw_field(4).tolist() == [P - 1, 0, P - 2, 5]
+    assert not raw
+
+
+def test_draws_of_field_elements_differ() -> None:
+    randomness = Randomness()
+    drawn = np.concatenate([randomness.draw_field(1000) for _ in range(20)])
+    assert np.unique(drawn).size == drawn.size  # 20000 of 2^51: a repetition has probability 10^-7
+
+
+def test_destroying_overwrites_the_key_and_refuses_every_draw() -> None:
+    randomness = Randomness()
+    key = randomness._key
+    view = np.frombuffer(bytes(key), np.uint8)
+    assert view.any()
+    randomness.destroy()
+    assert not any(key)
+    for draw in (randomness.draw_stream, lambda: randomness.expand_words(0, 1), lambda: randomness.draw_field(1)):
+        with pytest.raises(PrivacyError, match="destroyed"):
+            draw()
+    randomness.destroy()
+
+
+def test_streams_end_with_an_error() -> None:
+    randomness = Randomness()
+    randomness._next_stream = 2**64 - 1
+    assert randomness.draw_stream() == 2**64 - 1
+    for _ in range(2):
+        with pytest.raises(PrivacyError, match="used up"):
+            randomness.draw_stream()
+
+
+def test_another_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    randomness = Randomness()
+    stream = randomness.draw_stream()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    draws = (randomness.draw_stream, lambda: randomness.expand_words(stream, 1), lambda: randomness.draw_field(1))
+    for draw in (*draws, randomness.require_process):
+        with pytest.raises(PrivacyError, match="forked"):
+            draw()
