@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
-from slalom.arithmetic.dispatch import available_isas
+from slalom.arithmetic.dispatch import available_isas, make_dispatch
+from slalom.arithmetic.fused import PassInput, run_pass
+from slalom.arithmetic.pointwise import prepare_program
 from slalom.errors import IntegrityError
 from slalom.link.port import Claim
 from slalom.plan import Plan
@@ -29,7 +32,7 @@ from slalom.session import Session
 from tests.devices import NumpyDevice
 
 COUNT = 20_000
-TRIALS = 6
+TRIALS = 60
 
 
 def wide_plan() -> Plan:
@@ -45,28 +48,31 @@ def wide_plan() -> Plan:
 
 
 class Flipping(NumpyDevice):
-    """Gives a claim that another thread flips between the truth and a lie, in one word, as fast as it can."""
+    """Gives a claim whose every word another thread flips between the truth and a lie, at the speed of memory."""
 
     def __init__(self) -> None:
         self.words: np.ndarray | None = None
         self.stopped = threading.Event()
-        self.flips = 0
+        self.flipped = threading.Event()
         self.thread = threading.Thread(target=self._flip)
         self.thread.start()
 
     def _flip(self) -> None:
         while not self.stopped.is_set():
             words = self.words
-            if words is not None:
-                for _ in range(100):
-                    words[-1] += 1
-                    words[-1] -= 1
-                    self.flips += 1
+            if words is None:
+                self.stopped.wait(0.001)
+                continue
+            np.bitwise_xor(words, 1, out=words)  # lets the interpreter go on, and the pass with it
+            np.bitwise_xor(words, 1, out=words)
+            self.flipped.set()
 
     def linear(self, step: Linear, words: np.ndarray) -> np.ndarray:
         self.words = None
         claim = super().linear(step, words)
+        self.flipped.clear()
         self.words = claim.reshape(-1)
+        assert self.flipped.wait(30)
         return claim
 
     def compute(self, step_names: Sequence[str], words: np.ndarray) -> Sequence[np.ndarray]:
@@ -100,5 +106,33 @@ def test_a_claim_that_changes_is_refused_or_was_right(isa: str, protection: str,
     finally:
         device.stopped.set()
         device.thread.join()
-    assert device.flips > 100
     assert sum(outcomes.values()) == TRIALS
+
+
+@pytest.mark.parametrize("isa", available_isas())
+def test_a_pass_reads_a_claim_once(isa: str) -> None:
+    """The dots and the values of one pass are of the same words, whatever another thread does to the claim."""
+    words = np.zeros((1, 2**20), np.int32)
+    ones, stopped, mixed = np.ones(2**20, np.uint64), threading.Event(), 0
+    plan = wide_plan()
+    program = prepare_program(plan.graph.steps[1], plan.tensors, plan.types)  # type: ignore[arg-type]
+
+    def flip() -> None:
+        while not stopped.is_set():
+            np.bitwise_xor(words, 1, out=words)
+
+    thread = threading.Thread(target=flip)
+    thread.start()
+    dispatch = make_dispatch(isa, threads=1)
+    try:
+        end, passes = time.monotonic() + 20, 0
+        while passes < 30 or (not mixed and time.monotonic() < end):
+            passes += 1
+            result = run_pass(dispatch, PassInput(words, None, (ones,), program, {}, (), None))
+            total = int(result.values.sum(dtype=np.float64))  # the values are the words, and every probe entry is 1
+            assert total == int(result.source_dots[0, 0])
+            mixed += 0 < total < 2**20
+    finally:
+        stopped.set()
+        thread.join()
+    assert mixed, "the claim never changed during a pass"
