@@ -32,7 +32,7 @@ from slalom.session import Session
 from tests.devices import NumpyDevice
 
 COUNT = 20_000
-TRIALS = 60
+TRIALS = 30
 
 
 def wide_plan() -> Plan:
