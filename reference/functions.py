@@ -95,7 +95,7 @@ def tanh(v: Floats) -> Floats:
 
 
 def gelu(v: Floats) -> Floats:
-    """v * Phi(v): half of erfc(|v| / sqrt(2)) where v is negative, else one minus that half; |v| held to 12.75.75."""
+    """v * Phi(v): half of erfc(|v| / sqrt(2)) where v is negative, else one minus that half; |v| held to 12.75."""
     x = at_most(np.abs(v), 12.75) * SQRT_HALF
     t = f32(1) / (f32(1) + f32(0.3275911) * x)
     erfc = horner(ERF, t) * t * exp(-(x * x))

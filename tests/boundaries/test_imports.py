@@ -129,6 +129,7 @@ def test_a_planted_habit_is_found(planted: str) -> None:
 def test_right_habits_are_not_found() -> None:
     assert not habit_faults("try:\n    f()\nexcept ValueError:\n    pass", "x.py")
     assert not habit_faults("try:\n    f()\nexcept BaseException:\n    undo()\n    raise", "x.py")
+    assert not habit_faults("try:\n    f()\nexcept Exception as error:\n    raise ModelError() from error", "x.py")
 
 
 @pytest.mark.parametrize("planted", ["eval('1')", "print(x)", "os.environ['A']", "os.getenv('A')", "np.random.rand()"])
