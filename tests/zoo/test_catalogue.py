@@ -155,7 +155,7 @@ def test_absent_published_weights_say_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr(efficientnet, "find_spec", lambda _name: None)
     with pytest.raises(ModelError) as caught:
         load_module("efficientnet_lite0")
-    assert "slalom[zoo]" in str(caught.value.hint)
+    assert "zoo extra" in str(caught.value.hint)
 
 
 @pytest.mark.skipif(

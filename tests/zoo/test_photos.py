@@ -217,4 +217,4 @@ def test_absent_sample_photos_say_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(photos, "find_spec", lambda _name: None)
     with pytest.raises(InputError) as caught:
         sample_photos()
-    assert "slalom[zoo]" in str(caught.value.hint)
+    assert "zoo extra" in str(caught.value.hint)
