@@ -40,17 +40,20 @@ def resident_bytes() -> tuple[int, int]:
 
 
 def trusted_memory(plan: Plan, policy: Policy) -> TrustedMemory:
-    """Predicts the trusted side's memory from the plan alone; `eval` shows what was measured beside it."""
-    weights = sum(tensor.nbytes for tensor in plan.tensors.values() if tensor.dtype.itemsize == 1)
+    """Predicts the trusted side's memory from the plan alone; `eval` shows what was counted beside it.
+
+    Weights are counted as the plan holds them, once for each use; the panels that the kernels read pad small layers.
+    """
     steady = {"parameters": _parameter_bytes(plan)}
     if policy.protection.checked and policy.check is Check.PREPROCESSED:
         steady["probes"], steady["probe_images"] = _probe_bytes(plan, policy.rounds)
-    fresh = policy.protection.checked and policy.check is not Check.PREPROCESSED
-    if fresh or policy.protection.masked or policy.protection is Protection.ENCLAVE:
-        steady["weights"] = weights
+    weights = sum(tensor.nbytes for tensor in plan.tensors.values() if tensor.dtype.itemsize == 1)
+    fresh_probes = policy.protection.checked and policy.check is not Check.PREPROCESSED
+    inside = policy.protection.masked or policy.protection is Protection.ENCLAVE
+    if copies := fresh_probes + inside:
+        steady["weights"] = copies * weights
     total = sum(steady.values())
-    peak = (total if "weights" in steady else total + weights) + _set_up_bytes(plan, policy)
-    return TrustedMemory(steady, _in_flight_bytes(plan), peak)
+    return TrustedMemory(steady, _in_flight_bytes(plan), total if copies else total + weights)
 
 
 def _parameter_bytes(plan: Plan) -> int:

@@ -29,7 +29,7 @@ def main() -> None:
     try:
         from slalom.cli.app import app
     except ModuleNotFoundError as error:
-        sys.stderr.write(f'slalom: {error.name} is not installed\n  hint: pip install "slalom[cli]"\n')
+        sys.stderr.write(f"slalom: {error.name} is not installed\n  hint: install the cli extra, see the README\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("slalom: interrupted\n")

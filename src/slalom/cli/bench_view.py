@@ -68,7 +68,7 @@ def print_measurements(taken: Measurements) -> None:
             console,
             f"{printable(taken.plan.graph.model)}, batches of {taken.batch_size}: images/s (simulation)",
             levels_table(taken.levels),
-            "trusted, device, masks: busy time an image; masks are made ahead, beside the images/s",
+            "trusted, device, masks: busy time an image; masks are made ahead",
         )
 
 

@@ -24,7 +24,7 @@ from slalom.zoo.classes import class_names
 from slalom.zoo.photos import Photo, find_photos, load_photo, sample_photos
 
 EVALUATION_SEED = 2
-_DEVICE_HINT = 'pip install "slalom[device]"'
+_DEVICE_HINT = "install the device extra, see the README"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _samples(network: Network, photos: list[Photo] | None, request: Request) -> 
     if preprocessing is None:
         raise ApiMisuse(NO_PREPROCESSING, hint=PREPROCESSING_HINT)
     found = _sample_photos(network) if photos is None else photos
-    if len(found) > most:
+    if photos is not None and len(found) > most:
         needed = -(-len(found) // request.batch_size)
         note(f"{len(found) - most} of {len(found)} photos left out; --batches {needed} takes them all")
     chosen = found[:most]
@@ -164,5 +164,6 @@ def _run(session: Session, samples: Samples, network: Network, request: Request)
     except IntegrityError as error:
         if request.attack is None:
             raise
-        message = f"attack {request.attack!r} refused: {error}"
+        where = "" if error.step in str(error) else f", at step {error.step!r}"
+        message = f"attack {request.attack!r} refused: {error}{where}"
         raise IntegrityError(message, step=error.step, hint="no answer was given; the session is over") from error

@@ -109,7 +109,7 @@ def predictions_table(network: Network, evaluation: Evaluation) -> Table:
     table = plain_table((), ())
     table.add_column("image", overflow="ellipsis", no_wrap=True, max_width=32)
     table.add_column("predicted", overflow="fold")
-    table.add_column("sure", justify="right", no_wrap=True)
+    table.add_column("confidence", justify="right", no_wrap=True)
     table.add_column("label", overflow="fold")
     table.add_column("float", overflow="fold")
     for item in evaluation.predictions:

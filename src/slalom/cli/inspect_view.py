@@ -90,6 +90,7 @@ def print_inspection(found: Inspection) -> None:
     console = data_console()
     console.print(Text(printable(found.plan.graph.model), style="bold"))
     console.print(steps_table(found))
+    console.print("↓ claims from the device, ↑ what it is given; slack: bits free above the proved sum\n")
     console.print(totals_grid(found))
     console.print(Text("\ntrusted memory", style="bold"))
     console.print(memory_table(found.memory))
@@ -114,7 +115,7 @@ def steps_table(found: Inspection) -> Table:
 
 
 def _crossing(cost: StepCost) -> str:
-    ways = ((cost.bytes_from_device, "down"), (cost.bytes_to_device, "up"))
+    ways = ((cost.bytes_from_device, "↓"), (cost.bytes_to_device, "↑"))
     return ", ".join(f"{readable_bytes(size)} {way}" for size, way in ways if size)
 
 
@@ -140,8 +141,9 @@ def totals_grid(found: Inspection) -> Table:
 
 def memory_table(memory: Mapping[Protection, TrustedMemory]) -> Table:
     """One row a level: what is held between requests by kind and in all, and what is held for a while."""
-    kinds = tuple(kind.replace("_", " ") for kind in _KINDS)
+    kinds = tuple(kind.replace("_", "\n") for kind in _KINDS)
     table = plain_table(("level",), (*kinds, "steady", "in flight", "at peak"))
+    table.columns[0].no_wrap = True
     for level, item in memory.items():
         sizes = (*(item.steady.get(kind, 0) for kind in _KINDS), item.steady_total, item.in_flight, item.peak)
         table.add_row(level.value, *(readable_bytes(size) if size else "-" for size in sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -68,13 +69,24 @@ def open_network(model: str, options: NetworkOptions) -> Network:
     if model.endswith(_CHECKPOINTS):
         raise ApiMisuse(f"{model} holds weights and no network", hint=f"slalom eval resnet_50 --weights {model}")
     try:
-        with redirect_stdout(sys.stderr):  # what a user's module prints is no part of the answer
+        with redirect_stdout(sys.stderr), _quiet_log():  # what a user's module prints is no part of the answer
             return _compile(model, options)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"compiling a network needs {error.name}, which is not installed",
             hint="install the importer,zoo extra, see the README",
         ) from error
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """No log meanwhile: torch logs a traceback for what it also raises, and the refusal says it in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
