@@ -46,7 +46,8 @@ class _Observer(Interpreter):
         return result
 
     def _record(self, node: Node, value: Tensor) -> None:
-        largest = float(value.abs().max()) if value.numel() else 0.0
+        low, high = torch.aminmax(value) if value.numel() else (value.new_zeros(()), value.new_zeros(()))
+        largest = max(-float(low), float(high))  # aminmax gives NaN where there is one
         if not math.isfinite(largest):
             raise ModelError(f"calibration gave a number that is not finite at node {node.name!r}")
         self.ranges[node.name] = max(largest, self.ranges.get(node.name, 0.0))
