@@ -134,3 +134,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         plan_of("dense").save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_plans_tensors_cannot_be_changed() -> None:
+    plan = Plan(*graphs.dense_graph())
+    name = min(plan.tensors)
+    with pytest.raises(ValueError, match="read-only"):
+        plan.tensors[name].reshape(-1)[0] = 0
+    with pytest.raises(TypeError):
+        plan.tensors[name] = plan.tensors[name]  # type: ignore[index]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import numpy as np
@@ -25,7 +26,8 @@ _METADATA = {"manifest", "digest"}
 class Plan:
     """A network both sides agree on: `graph` says what to compute, `tensors` holds its int8 and float32 arrays.
 
-    Making one checks everything (`validation`); a Plan that exists is valid. Raises ModelError.
+    Making one checks everything (`validation`); a Plan that exists is valid, and its tensors are read-only. Raises
+    ModelError.
     """
 
     graph: Graph
@@ -33,6 +35,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_graph(self.graph, self.tensors)
+        object.__setattr__(
+            self, "tensors", MappingProxyType({name: _locked(self.tensors[name]) for name in self.tensors})
+        )
 
     @cached_property
     def types(self) -> Mapping[str, ValueType]:
@@ -80,6 +85,13 @@ class Plan:
         if canonical != metadata["manifest"] or content_digest(canonical, tensors) != metadata["digest"]:
             raise ModelError("the plan's content does not match its digest: the file was damaged or altered")
         return cls(graph, tensors)
+
+
+def _locked(tensor: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to: what was checked and digested stays so."""
+    view = tensor.view()
+    view.flags.writeable = False
+    return view
 
 
 def content_digest(manifest: str, tensors: Mapping[str, np.ndarray]) -> str:
