@@ -137,7 +137,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_plans_tensors_cannot_be_changed() -> None:
-    plan = Plan(*graphs.dense_graph())
+    plan = plan_of("dense")
     name = min(plan.tensors)
     with pytest.raises(ValueError, match="read-only"):
         plan.tensors[name].reshape(-1)[0] = 0
