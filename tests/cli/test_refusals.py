@@ -229,3 +229,29 @@ def test_a_label_beyond_the_classes(plan_file: Path, tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text("a.png,4\n")
     assert_refused(slalom("eval", plan_file, "--images", tmp_path), InputError, "labelled 4", "numbered from 0")
+
+
+# ---------------------------------------------------------------- the machine
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "slalom: not enough memory"),
+        (PermissionError(13, "Permission denied", "photos"), "slalom: photos: Permission denied"),
+        (KeyboardInterrupt(), "slalom: interrupted"),
+    ],
+)
+def test_what_the_machine_refuses(error: BaseException, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("slalom.cli.evaluate.open_network", fail)
+    result = slalom("eval", TINY)
+    assert result.exit_code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert result.stdout == "" and result.stderr.splitlines()[0] == line
+
+
+def test_a_refusal_is_one_line_whatever_the_names_hold(tmp_path: Path) -> None:
+    result = slalom("inspect", tmp_path / "two\nlines\x1b[31m\udcff.slalom")
+    assert_refused(result, ModelError, "two\\nlines\\x1b[31m\\udcff.slalom", hint=False)

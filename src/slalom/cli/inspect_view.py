@@ -90,7 +90,7 @@ def print_inspection(found: Inspection) -> None:
     console = data_console()
     console.print(Text(printable(found.plan.graph.model), style="bold"))
     console.print(steps_table(found))
-    console.print("↓ claims from the device, ↑ what it is given; slack: bits free above the proved sum\n")
+    console.print("↓ claims from the device, ↑ what it is given; slack: bits above the proved sum\n")
     console.print(totals_grid(found))
     console.print(Text("\ntrusted memory", style="bold"))
     console.print(memory_table(found.memory))
