@@ -14,9 +14,9 @@ help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(INSTALLED)  ## EfficientNet-Lite0 on 20 photos in private, then a cheating device
-	$(BIN)/slalom eval efficientnet_lite0 --protection private --batch-size 5 --batches 4
+	@$(BIN)/slalom eval efficientnet_lite0 --protection private --batch-size 5 --batches 4
 	@echo; echo "the same with a device that changes one bit of one result:"
-	$(BIN)/slalom eval efficientnet_lite0 --protection private --batch-size 5 --batches 4 --attack flip_element; \
+	@$(BIN)/slalom eval efficientnet_lite0 --protection private --batch-size 5 --batches 4 --attack flip_element; \
 		status=$$?; test $$status -eq 3 && echo "refused with exit code 3, as it must be"
 
 test: $(INSTALLED)  ## the test suite: no GPU, no TEE, a few minutes
