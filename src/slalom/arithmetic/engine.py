@@ -62,7 +62,7 @@ class LinearEngine:
     def prepare(
         self, maps: Sequence[LinearMap], weights: Mapping[str, npt.NDArray[np.int8]], input_shape: Shape
     ) -> PreparedMaps:
-        """Packs the weights of a chain. Raises ModelError where the shapes do not fit."""
+        """Packs a copy of the weights of a chain. Raises ModelError where the shapes do not fit."""
         geometries = chain_geometries(maps, weights, input_shape)
         prepared = tuple(
             self._prepare_map(linear_map, geometry, weights[linear_map.weight])
@@ -96,7 +96,7 @@ class LinearEngine:
     def _prepare_map(self, linear_map: LinearMap, geometry: Geometry, weight: npt.NDArray[np.int8]) -> PreparedMap:
         if weight.dtype != np.int8:
             raise ApiMisuse(f"{linear_map.weight}: weights are int8, not {weight.dtype}")
-        prepared = PreparedMap(linear_map, geometry, geometry.words(), np.ascontiguousarray(weight))
+        prepared = PreparedMap(linear_map, geometry, geometry.words(), np.array(weight, order="C"))
         if self._dispatch.isa is Isa.NUMPY or prepared.depthwise:
             return prepared
         return PreparedMap(linear_map, geometry, prepared.geometry_words, pack_panels(geometry, weight))

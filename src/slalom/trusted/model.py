@@ -48,4 +48,4 @@ def make_model(plan: Plan) -> TrustedModel:
         if isinstance(step, Pointwise)
     }
     linear_steps = {step.name: step for step in plan.graph.steps if isinstance(step, Linear)}
-    return TrustedModel(plan.digest, plan.graph, plan.types, trace_flow(plan.graph), programs, linear_steps)
+    return TrustedModel(plan.digest, plan.graph, dict(plan.types), trace_flow(plan.graph), programs, linear_steps)

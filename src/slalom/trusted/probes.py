@@ -24,7 +24,7 @@ from slalom.trusted.policy import Check, Policy
 from slalom.trusted.randomness import Randomness
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # a representation would show the secret
 class Probe:
     """One round for one linear step: `probe` uint64 [outputs of an item], `image` uint64 [inputs of an item]."""
 
@@ -101,7 +101,8 @@ class FreshProbes:
         self.per_item = policy.check is Check.DIRECT
         self._count = policy.rounds
         self._shapes = {step.name: model.shape(step.source) for step in model.linear_steps.values()}
-        self._weights = {name: tensor for name, tensor in plan.tensors.items() if tensor.dtype == np.int8}
+        # LOAD-BEARING: copies; a device in this process could write to the plan that it was given
+        self._weights = {name: tensor.copy() for name, tensor in plan.tensors.items() if tensor.dtype == np.int8}
         self._randomness = randomness
 
     def draw(self, step: Linear, batch: int) -> tuple[Rounds, ...]:

@@ -128,10 +128,7 @@ class Carrier:
             lane.stop()
 
     def _result(self, future: Future[Answer]) -> Answer:
-        try:
-            return future.result(self._timeout_seconds)
-        except FutureTimeoutError as error:
-            raise DeviceError(f"the device did not answer within {self._timeout_seconds:g} seconds") from error
+        return _wait(future, self._timeout_seconds)
 
 
 class _ComputeLane:
@@ -180,6 +177,7 @@ class _ComputeLane:
         # LOAD-BEARING: a subclass could say one thing when it is counted and another when it is read
         if type(claims) not in (list, tuple):
             raise IntegrityError("the device's answer is not a list of claims", step=ask.steps[0].name)
+        claims = tuple(claims)  # the device may still hold the list
         self._traffic.received(claims, time.perf_counter() - begin)
         return claims
 
@@ -256,6 +254,28 @@ class _AheadLane:
                 self._queue.put(None)
         except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, which raises it
             self._queue.put(_device_failure(error))
+
+
+def call_device(call: Callable[[], None], timeout_seconds: float) -> None:
+    """Calls `load` or `close` of a device in a thread of its own. Raises DeviceError where it fails or takes longer."""
+    future: Future[None] = Future()
+
+    def fulfil() -> None:
+        try:
+            call()
+            future.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, which raises it
+            future.set_exception(_device_failure(error))
+
+    threading.Thread(target=fulfil, name="slalom-device", daemon=True).start()
+    _wait(future, timeout_seconds)
+
+
+def _wait(future: Future[Answer], timeout_seconds: float) -> Answer:
+    try:
+        return future.result(timeout_seconds)
+    except FutureTimeoutError as error:
+        raise DeviceError(f"the device did not answer within {timeout_seconds:g} seconds") from error
 
 
 def _device_failure(error: BaseException) -> SlalomError:
