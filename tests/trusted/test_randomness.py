@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,3 +174,24 @@ def test_another_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for draw in (*draws, randomness.require_process):
         with pytest.raises(PrivacyError, match="forked"):
             draw()
+
+
+def test_destroying_waits_for_a_draw_that_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the draw could use a key of zeros: overwritten, and not yet gone."""
+    from slalom.trusted import randomness as module
+
+    randomness = Randomness()
+    stream = randomness.draw_stream()
+    key = bytes(randomness._key)
+    destroyer = threading.Thread(target=randomness.destroy)
+
+    def slow_aes(secret: bytearray) -> algorithms.AES256:
+        destroyer.start()
+        destroyer.join(0.2)
+        return algorithms.AES256(bytes(secret))
+
+    monkeypatch.setattr(module, "algorithms", SimpleNamespace(AES256=slow_aes))
+    words = randomness.expand_words(stream, 64)
+    destroyer.join(5)
+    encryptor = Cipher(algorithms.AES256(key), modes.CTR(stream.to_bytes(8, "big") + bytes(8))).encryptor()
+    assert words.tobytes() == encryptor.update(bytes(256))

@@ -86,9 +86,11 @@ class Randomness:
 
     def _keystream(self, stream: int, target: np.ndarray) -> None:
         """Overwrites `target` with the stream's keystream: zeros, encrypted in place."""
-        self._require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, and by one process alone
         nonce = stream.to_bytes(8, "big") + bytes(8)
-        encryptor = Cipher(algorithms.AES256(self._key), modes.CTR(nonce)).encryptor()
+        # LOAD-BEARING: locked, or `destroy` in another thread could leave a key of zeros to be used here
+        with self._lock:
+            self._require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, by one process alone
+            encryptor = Cipher(algorithms.AES256(self._key), modes.CTR(nonce)).encryptor()
         target.fill(0)
         whole = target.data.cast("B")
         encryptor.update_into(whole, whole)
