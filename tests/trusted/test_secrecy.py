@@ -132,3 +132,24 @@ def test_a_retry_draws_new_masks() -> None:
             session.run(images)
         seen += [item.tobytes() for _, sent in spy.seen for item in sent]
     assert len(seen) == len(set(seen)) > 20
+
+
+def test_secrets_have_no_representation() -> None:
+    """A log, a debugger or a traceback with locals prints what `repr` gives."""
+    from slalom.arithmetic.fused import PassInput, PassOutput
+    from slalom.trusted.checker import Examined, Verified
+    from slalom.trusted.masks import SpentMask
+    from slalom.trusted.probes import Probe
+
+    secret = np.full((1, 3), 123456789, np.int32)
+    field = secret.astype(np.uint64)[0]
+    holders: list[Any] = [
+        Probe(field, field),
+        SpentMask(secret, {"fc": secret}),
+        Examined("fc", secret.astype(np.float32), field),
+        Verified(secret.astype(np.float32)),
+        PassInput(secret, secret, (field,), None, {}, (field,), secret),
+        PassOutput(secret.astype(np.float32), field, field, secret),
+    ]
+    for holder in holders:
+        assert "123456789" not in repr(holder) and "1.2345" not in repr(holder)

@@ -46,7 +46,7 @@ _INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.in
 _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # a representation would show masks and probes
 class PassInput:
     """What one pass reads; every array is C-contiguous, rows [B, M] are items.
 
@@ -66,7 +66,7 @@ class PassInput:
     mask: Words | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PassOutput:
     """What one pass gives.
 

@@ -20,7 +20,7 @@ from slalom.trusted.probes import ProbeSource, Rounds
 from slalom.trusted.randomness import Randomness
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # a representation would show secrets
 class Examined:
     """What a pass made of a claim of `step`: values [B, M] and the dots <y, s> [B, rounds], not yet compared."""
 
@@ -29,7 +29,7 @@ class Examined:
     claim_dots: Elements
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verified:
     """Values [B, M] that follow from checked claims, or were computed inside from such values."""
 

@@ -19,7 +19,7 @@ from slalom.trusted.model import TrustedModel
 from slalom.trusted.randomness import Randomness
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # a representation would show the secret
 class SpentMask:
     """The words r, int32 [B, M], and for each linear step that reads the value its image u, int32 [B, outputs]."""
 

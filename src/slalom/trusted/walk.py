@@ -27,7 +27,7 @@ from slalom.trusted.masks import MaskBank, SpentMask
 from slalom.trusted.model import TrustedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ask:
     """What the trusted side wants: the claims of `steps`, all of which read one value.
 
@@ -64,7 +64,7 @@ class Crossing:
     exchanges: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Source:
     """The integers a pass reads; `claim_of` is set where they are a claim of the device."""
 
