@@ -269,6 +269,8 @@ def test_a_forked_child_is_refused(protection: str, prepared: bool) -> None:
         ({"timeout_seconds": float("nan")}, "timeout_seconds must be"),
         ({"timeout_seconds": float("inf")}, "timeout_seconds must be"),
         ({"threads": 0}, "threads must be"),
+        ({"threads": 1.5}, "threads must be"),
+        ({"threads": True}, "threads must be"),
         ({"isa": "mmx"}, "unknown instruction set"),
         ({"device": "tpu"}, "unknown device"),
     ],

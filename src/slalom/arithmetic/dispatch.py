@@ -72,7 +72,7 @@ def make_dispatch(isa: Isa | str | None = None, threads: int | None = None) -> D
     if chosen not in choices:
         raise ApiMisuse(f"this processor cannot run {chosen}", hint=f"choose one of {', '.join(choices)}")
     count = len(os.sched_getaffinity(0)) if threads is None else threads
-    if count < 1:
-        raise ApiMisuse(f"threads must be at least 1, not {count}")
+    if type(count) is not int or count < 1:
+        raise ApiMisuse(f"threads must be a whole number of at least 1, not {count!r:.40}")
     pool = ThreadPoolExecutor(count, thread_name_prefix="slalom") if count > 1 else None
     return Dispatch(chosen, count, pool)
