@@ -23,9 +23,8 @@ const FusedKernels& kernels(int isa) {
     throw nb::value_error("unknown instruction set");
 }
 
-// The array's data, or null for None. The caller holds the array; type, order and count are checked, never converted.
 // The first element of an array of `count` elements, or null for None. The buffer is let go at once: the arguments keep
-// the array alive, and an exporter may not move it while Python waits in this call.
+// the array alive, and nobody resizes it. Order and size are checked here, types by slalom.arithmetic.fused.
 template <class Element>
 Element* data_of(nb::handle object, size_t count) {
     if (object.is_none()) return nullptr;
