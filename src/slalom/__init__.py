@@ -50,6 +50,11 @@ def __getattr__(name: str) -> Any:
     """`compile` and `CompileOptions` need torch, so they are imported when first asked for."""
     if name not in ("compile", "CompileOptions"):
         raise AttributeError(f"module 'slalom' has no attribute {name!r}")
-    from slalom import importer
-
+    try:
+        from slalom import importer
+    except ModuleNotFoundError as error:
+        raise ApiMisuse(
+            f"slalom.{name} needs {error.name}, which is not installed",
+            hint="install the importer extra, see the README",
+        ) from error
     return getattr(importer, name)
