@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +30,7 @@ from slalom.plan.steps import (
 )
 
 NATIVE = available_isas()[1:]
+ROUND_UP = 0x800  # FE_UPWARD of fenv.h on x86-64
 NUMPY = make_dispatch(Isa.NUMPY, 1)
 COUNTS = (1, 15, 16, 17, 31, 33, 127, 1009, 1023, 1024, 1025, 2053)
 
@@ -304,3 +307,20 @@ def test_refusals() -> None:
     refuse("values_out must be", {}, values_out=np.zeros((3, 64), np.int32))
     refuse("blinded_out must be", {}, blinded_out=np.zeros((3, 63), np.int32))
     refuse("needs a mask", {"mask": None}, blinded_out=np.zeros((3, 64), np.int32))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the rounding mode is x86-64's")
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("real", [False, True])
+def test_the_rounding_mode_of_the_calling_thread_changes_nothing(isa: Isa, real: bool) -> None:
+    """Some library in the process may have left the processor in another mode; the thread gets its mode back."""
+    given = draw(Case(real=real, images=0 if real else 1, operations=(Affine("m", "b"), Affine("n", "b"))))
+    expected, dispatch, libm = run_pass(NUMPY, given), make_dispatch(isa, 1), ctypes.CDLL(None)
+    assert libm.fesetround(ROUND_UP) == 0
+    try:
+        got = run_pass(dispatch, given)
+        after = libm.fegetround()
+    finally:
+        libm.fesetround(0)
+    assert_same(got, expected)
+    assert after == ROUND_UP

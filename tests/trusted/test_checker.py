@@ -21,6 +21,7 @@ from slalom.trusted.policy import Check, Policy, Protection
 from slalom.trusted.probes import ProbeSource, make_probe_source
 from slalom.trusted.randomness import Randomness
 from tests.devices import GRAPH_NAMES, NumpyDevice, case_of, linear_steps_of, plan_of, same
+from tests.trusted.statistics import LIMIT, chi_square_p
 
 CASES = [(name, step) for name in GRAPH_NAMES for step in linear_steps_of(name)]
 BATCH = 3
@@ -191,7 +192,7 @@ def test_dots_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("rounds", [1, 3])
 @pytest.mark.parametrize("name", GRAPH_NAMES)
 def test_preprocessed_probes(name: str, rounds: int) -> None:
-    """Uniform, independent, t = W^T s, the same for every batch, and counted in bytes."""
+    """Different for every step and round, t = W^T s, the same for every batch, and counted in bytes."""
     plan, bench = plan_of(name), make_bench(name, Check.PREPROCESSED, rounds)
     seen, size = set(), {"probes": 0, "probe_images": 0}
     for step in bench.model.linear_steps.values():
@@ -227,6 +228,46 @@ def test_fresh_probes(name: str, check: Check) -> None:
                 assert int(probe.probe.max()) < field.P
                 seen.append(probe.probe.tobytes())
     assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("check", list(Check))
+def test_probes_are_spread_over_the_whole_field(check: Check) -> None:
+    """Each sixteenth of F_p, and each value of the lowest four bits, as often as any other.
+
+    Of a (x) b only one row and one column are counted: those elements are independent.
+    """
+    elements: list[np.ndarray] = []
+    for _ in range(8 if check is Check.PREPROCESSED else 1):
+        bench = make_bench("depthwise", check, rounds=64)
+        for step in bench.model.linear_steps.values():
+            for probe in bench.source.draw(step, 1)[0]:
+                table = probe.probe.reshape(-1, step.output.shape[-1])
+                elements += [table[0], table[1:, 0]]
+    drawn = np.concatenate(elements)
+    assert drawn.size > 2**12
+    assert chi_square_p((drawn * np.uint64(16) // np.uint64(field.P)).astype(np.int64), 16) > LIMIT
+    assert chi_square_p((drawn % np.uint64(16)).astype(np.int64), 16) > LIMIT
+
+
+@pytest.mark.parametrize(("second_round", "accepted"), [((1, 1), True), ((1, 2), False)])
+def test_every_round_combines_the_batch_with_coefficients_of_its_own(
+    second_round: tuple[int, int], accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors that cancel under the first round's coefficients are seen under the second's, unless those agree."""
+    bench = make_bench("dense", Check.BATCHED, rounds=2, batch=2)
+    step = bench.model.linear_steps["fc1"]
+    x = draw(bench, step, 2)
+    bench.prepare(step, x)
+    examined = bench.examine(step, apply_maps(step.maps, plan_of("dense").tensors, x))
+    examined.claim_dots[0] = field.add(examined.claim_dots[0], np.full(2, 5, np.uint64))
+    examined.claim_dots[1] = field.subtract(examined.claim_dots[1], np.full(2, 5, np.uint64))
+    coefficients = np.array([1, 1, *second_round], np.uint64)
+    monkeypatch.setattr(bench.randomness, "draw_field", lambda count: coefficients[:count])
+    if accepted:
+        assert isinstance(bench.book.check_claim(examined), Verified)
+    else:
+        with pytest.raises(IntegrityError, match="failed its check"):
+            bench.book.check_claim(examined)
 
 
 def test_two_sessions_draw_other_probes() -> None:

@@ -195,3 +195,18 @@ def test_destroying_waits_for_a_draw_that_has_begun(monkeypatch: pytest.MonkeyPa
     destroyer.join(5)
     encryptor = Cipher(algorithms.AES256(key), modes.CTR(stream.to_bytes(8, "big") + bytes(8))).encryptor()
     assert words.tobytes() == encryptor.update(bytes(256))
+
+
+def test_the_key_is_overwritten_before_it_is_let_go() -> None:
+    """What the memory holds when the key's place in it is freed."""
+
+    class Watched(bytearray):
+        def clear(self) -> None:
+            left.append(bytes(self))
+            super().clear()
+
+    left: list[bytes] = []
+    randomness = Randomness()
+    randomness._key = Watched(randomness._key)
+    randomness.destroy()
+    assert left == [bytes(32)]
