@@ -129,6 +129,7 @@ def test_what_is_in_flight_when_a_check_fails_is_overwritten(check: str, monkeyp
     images = [image for mask in spent for name, image in mask.images.items() if name != "conv1"]
     assert len(images) > 1
     assert not any(image.any() for image in images)
+    assert sum(not mask.words.any() for mask in spent) == 3  # the mask that each micro-batch used last
 
 
 def test_closing_twice_and_the_context_manager() -> None:
