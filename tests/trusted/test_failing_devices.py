@@ -228,6 +228,22 @@ def test_streams_of_another_form(stream: str) -> None:
         run(Streaming(change), "verified", timeout_seconds=10)
 
 
+@pytest.mark.parametrize(
+    ("order", "pattern"),
+    [((1, 1, 0), "answered one step twice"), ((0, 0, 1), "answered a step that was not asked")],
+)
+def test_a_step_answered_twice_is_refused(order: tuple[int, ...], pattern: str) -> None:
+    """Also where both claims are right, and the first of them is used, or still waits, when the second comes."""
+
+    def repeat(claims: Iterator[Claim]) -> Iterator[Claim]:
+        known = list(claims)
+        yield from (known[index] for index in order)
+        yield from known[2:]
+
+    with pytest.raises(IntegrityError, match=pattern):
+        run(Streaming(repeat), "verified", micro_batches=1)
+
+
 def test_claims_in_another_order_are_taken() -> None:
     """The order is the device's affair: each claim is checked as what it says it is."""
     assert same(run(Streaming(lambda claims: reversed(list(claims))), "verified"), EXPECTED)
