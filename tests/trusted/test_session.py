@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,31 @@ def test_eight_threads_each_get_their_own_answer() -> None:
     assert not wrong
     assert session.report.images == 4 * sum(1 + seed % 3 for seed in range(8))
     session.close()
+
+
+@pytest.mark.parametrize("protection", ["device", "verified", "private"])
+def test_requests_take_turns_at_the_device(protection: str) -> None:
+    """A device has one caller at a time, and need not be safe for threads."""
+
+    class Watching(NumpyDevice):
+        callers = most = 0
+
+        def linear(self, step: Linear, words: np.ndarray) -> np.ndarray:
+            self.callers += 1
+            self.most = max(self.most, self.callers)
+            time.sleep(0.005)
+            self.callers -= 1
+            return super().linear(step, words)
+
+    device = Watching()
+    with Session(plan_of("residual"), protection=protection, device=device, threads=1) as session:
+        threads = [threading.Thread(target=session.run, args=(GOOD,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert device.most == 1
+    assert session.report.images == 4 * len(GOOD)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
