@@ -36,6 +36,11 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def heed_interrupts() -> None:
+    """A test run in the background ignores SIGINT, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
 def test_an_interrupted_compilation_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     source = tmp_path / "slow.py"
@@ -44,7 +49,14 @@ def test_an_interrupted_compilation_leaves_nothing(number: signal.Signals, tmp_p
     output.mkdir()
     command = [sys.executable, "-m", "slalom.cli", "compile", f"{source}:factory", "-o", str(output / "x.slalom")]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe) as running:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=pipe,
+        stderr=pipe,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - no threads here, and nothing else resets an ignored signal
+    ) as running:
         deadline = time.monotonic() + 60
         while not (tmp_path / "started").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
