@@ -21,7 +21,7 @@ _ELEMENT_SIZE = 8  # a field element
 @dataclass(frozen=True)
 class TrustedMemory:
     """What the trusted side holds, in bytes: `steady` by kind between requests, `in_flight` more for each image in
-    flight, `peak` at set-up: steady, the weights, and an estimate of what the largest probe image takes to make."""
+    flight, `peak` at set-up: steady and the weights; what a probe image takes for a moment is not counted (0013)."""
 
     steady: Mapping[str, int]
     in_flight: int
@@ -76,15 +76,6 @@ def _probe_bytes(plan: Plan, rounds: int) -> tuple[int, int]:
     probes = sum(math.prod(step.output.shape) for step in linear)
     images = sum(math.prod(plan.types[step.source].shape) for step in linear)
     return probes * rounds * _ELEMENT_SIZE, images * rounds * _ELEMENT_SIZE
-
-
-def _set_up_bytes(plan: Plan, policy: Policy) -> int:
-    """What making one probe image takes for a moment: four float64 images of the step's outputs and of its inputs."""
-    if not policy.protection.checked:
-        return 0
-    linear = [step for step in plan.graph.steps if isinstance(step, Linear)]
-    sizes = [math.prod(step.output.shape) + math.prod(plan.types[step.source].shape) for step in linear]
-    return 4 * _ELEMENT_SIZE * max(sizes, default=0)
 
 
 def _in_flight_bytes(plan: Plan) -> int:

@@ -94,7 +94,7 @@ def print_inspection(found: Inspection) -> None:
     console.print(totals_grid(found))
     console.print(Text("\ntrusted memory", style="bold"))
     console.print(memory_table(found.memory))
-    console.print("in flight: more for each image in flight; at peak: while probe images are made")
+    console.print("in flight: more for each image in flight; at peak: with the plan, temporaries left out")
 
 
 def steps_table(found: Inspection) -> Table:

@@ -158,10 +158,6 @@ class FloatGraph:
         counts.update(name for name, _ in self.outputs)
         return counts
 
-    def is_output(self, name: str) -> bool:
-        """Whether the value leaves the network."""
-        return any(name == output for output, _ in self.outputs)
-
     def put(self, node: Node) -> None:
         """Replaces the node of that name in its place."""
         self.nodes[node.name] = node

@@ -20,7 +20,7 @@ from slalom.trusted.checker import CheckBook
 from slalom.trusted.faces import present_outputs, quantise_images
 from slalom.trusted.masks import MaskBank
 from slalom.trusted.model import TrustedModel, make_model
-from slalom.trusted.policy import Check, Policy, Protection
+from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.probes import ProbeSource, make_probe_source
 from slalom.trusted.randomness import Randomness
 from slalom.trusted.soundness import soundness_bits
@@ -275,10 +275,3 @@ def _require_probes_fit(model: TrustedModel, policy: Policy) -> None:
             f"{policy.rounds} rounds are too many where {consumers} linear steps read one value",
             hint=f"choose at most {MAXIMUM_PROBES // consumers} rounds",
         )
-
-
-def needs_weights(policy: Policy) -> bool:
-    """Whether the trusted side keeps the weights after set-up."""
-    if policy.protection is Protection.VERIFIED:
-        return policy.check is not Check.PREPROCESSED
-    return policy.protection is not Protection.DEVICE
