@@ -4,10 +4,15 @@ plan = slalom.compile(module, example_inputs, calibration)     # offline, needs 
 plan.save("network.slalom")
 with slalom.Session(plan, protection="private") as session:    # the trusted side, no torch
     logits = session.run(images)
+
+Names are imported when first asked for: a worker must be confined before NumPy starts threads of its own, and
+`import slalom` alone starts none.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from slalom.errors import (
@@ -21,11 +26,11 @@ from slalom.errors import (
     SlalomError,
     WireError,
 )
-from slalom.plan import Plan
-from slalom.session import Session
 
 if TYPE_CHECKING:
     from slalom.importer import CompileOptions, compile
+    from slalom.plan import Plan
+    from slalom.session import Session
 
 __version__ = "0.1.0"
 
@@ -45,16 +50,26 @@ __all__ = [
     "compile",
 ]
 
+_ORIGIN = MappingProxyType(
+    {
+        "CompileOptions": "slalom.importer",
+        "Plan": "slalom.plan",
+        "Session": "slalom.session",
+        "compile": "slalom.importer",
+    }
+)
+
 
 def __getattr__(name: str) -> Any:
-    """`compile` and `CompileOptions` need torch, so they are imported when first asked for."""
-    if name not in ("compile", "CompileOptions"):
+    """The names that need NumPy or torch, imported when first asked for."""
+    if name not in _ORIGIN:
         raise AttributeError(f"module 'slalom' has no attribute {name!r}")
     try:
-        from slalom import importer
+        return getattr(import_module(_ORIGIN[name]), name)
     except ModuleNotFoundError as error:
+        if _ORIGIN[name] != "slalom.importer":
+            raise
         raise ApiMisuse(
             f"slalom.{name} needs {error.name}, which is not installed",
             hint="install the importer extra, see the README",
         ) from error
-    return getattr(importer, name)
