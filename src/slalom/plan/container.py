@@ -13,7 +13,7 @@ import struct
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -30,6 +30,19 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> None:
     """Writes int8 and float32 tensors and text metadata; the file appears whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+        try:
+            write_stream(file, metadata, tensors)
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), _MODE)  # a temporary file is its owner's alone; a plan is no secret
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def write_stream(file: IO[bytes], metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes the same to an open file."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0
     for name in sorted(tensors):
@@ -42,18 +55,10 @@ def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[st
         offset += tensor.nbytes
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(struct.pack("<Q", len(encoded)) + encoded)
-            for name in sorted(tensors):
-                file.write(np.ascontiguousarray(tensors[name]).data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), _MODE)  # a temporary file is its owner's alone; a plan is no secret
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    file.write(struct.pack("<Q", len(encoded)) + encoded)
+    for name in sorted(tensors):
+        file.write(np.ascontiguousarray(tensors[name]).data)
+    file.flush()
 
 
 def read_container(file: BinaryIO, size: int) -> tuple[dict[str, str], dict[str, np.ndarray]]:

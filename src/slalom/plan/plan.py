@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from slalom.errors import ModelError
-from slalom.plan.container import read_container, write_container
+from slalom.plan.container import read_container, write_container, write_stream
 from slalom.plan.manifest import decode_graph, encode_graph
 from slalom.plan.steps import Graph, ValueType
 from slalom.plan.validation import check_graph, check_tensors, infer_types
@@ -51,11 +52,24 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Writes a `.slalom` file, whole or not at all. Raises ModelError where the place cannot be written."""
-        metadata = {"manifest": encode_graph(self.graph), "digest": self.digest}
         try:
-            write_container(Path(path), metadata, self.tensors)
+            write_container(Path(path), self._metadata, self.tensors)
         except OSError as error:
             raise ModelError(f"cannot write {path}: {error.strerror}") from error
+
+    def write(self, file: BinaryIO) -> None:
+        """Writes the bytes of a `.slalom` file to an open one, from where it stands."""
+        write_stream(file, self._metadata, self.tensors)
+
+    def to_bytes(self) -> bytes:
+        """The bytes of a `.slalom` file."""
+        file = BytesIO()
+        self.write(file)
+        return file.getvalue()
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {"manifest": encode_graph(self.graph), "digest": self.digest}
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -65,9 +79,14 @@ class Plan:
         """
         try:
             with Path(path).open("rb") as file:
-                return cls._read(file, Path(path).stat().st_size)
+                return cls.read(file)
         except OSError as error:
             raise ModelError(f"cannot read plan {path}: {error.strerror}") from error
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> Plan:
+        """The plan in an open file, from where it stands to its end; as `load`."""
+        return cls._read(file, os.fstat(file.fileno()).st_size - file.tell())
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Plan:
