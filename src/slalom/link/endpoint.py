@@ -1,0 +1,108 @@
+"""Where a worker is: `spawn`, `unix:PATH` or `tcp:HOST:PORT`; and sockets that go there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from slalom.errors import ApiMisuse, DeviceError
+
+_FORMS = "spawn, cpu, unix:PATH or tcp:HOST:PORT"
+_BACKLOG = 16
+_PATH_SIZE = 107  # sun_path less its zero
+
+
+class Transport(StrEnum):
+    """How a worker is reached."""
+
+    UNIX = "unix"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address. `place` is a path for unix, a host for tcp; `port` 0 is any free one, to listen on."""
+
+    transport: Transport
+    place: str
+    port: int = 0
+
+    def __str__(self) -> str:
+        host = f"[{self.place}]" if ":" in self.place else self.place
+        return f"unix:{self.place}" if self.transport is Transport.UNIX else f"tcp:{host}:{self.port}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """The endpoint in `unix:PATH` or `tcp:HOST:PORT` ([HOST] where it holds colons). Raises ApiMisuse."""
+    kind, _, rest = text.partition(":")
+    if kind == Transport.UNIX and rest:
+        if len(os.fsencode(rest)) > _PATH_SIZE or "\0" in rest:
+            raise ApiMisuse(
+                f"the socket path {rest!r:.140} is longer than {_PATH_SIZE} bytes", hint="use a shorter one"
+            )
+        return Endpoint(Transport.UNIX, rest)
+    host, colon, port = rest.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if kind == Transport.TCP and colon and host and port.isascii() and port.isdigit() and int(port) < 2**16:
+        return Endpoint(Transport.TCP, host, int(port))
+    raise ApiMisuse(f"{text!r:.140} is no place of a worker", hint=f"give {_FORMS}")
+
+
+def dial(endpoint: Endpoint, timeout_seconds: float) -> socket.socket:
+    """A connection to a worker. Raises DeviceError naming the endpoint where there is none within the time."""
+    try:
+        if endpoint.transport is Transport.TCP:
+            return socket.create_connection((endpoint.place, endpoint.port), timeout_seconds)
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            stream.settimeout(timeout_seconds)
+            stream.connect(endpoint.place)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+    except OSError as error:
+        raise DeviceError(
+            f"no worker at {endpoint}: {error.strerror or 'no answer'}",
+            hint=f"start one: slalom worker --plan FILE --listen {endpoint}",
+        ) from error
+
+
+def listen(endpoint: Endpoint) -> socket.socket:
+    """A socket that listens there; a unix socket is its owner's alone. Raises DeviceError where it cannot be had."""
+    try:
+        if endpoint.transport is Transport.TCP:
+            family = socket.AF_INET6 if ":" in endpoint.place else socket.AF_INET
+            return socket.create_server((endpoint.place, endpoint.port), family=family, backlog=_BACKLOG)
+        return _listen_unix(Path(endpoint.place))
+    except OSError as error:
+        raise DeviceError(f"cannot listen on {endpoint}: {error.strerror or error}") from error
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        _remove_dead(path)
+        stream.bind(str(path))
+        stream.listen(_BACKLOG)
+    except BaseException:
+        stream.close()
+        raise
+    finally:
+        os.umask(before)
+    return stream
+
+
+def _remove_dead(path: Path) -> None:
+    """Removes the socket that a worker left behind when it was killed; a living one keeps its place."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)

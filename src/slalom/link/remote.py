@@ -1,0 +1,272 @@
+"""The trusted end of a link: a device in another process or on another machine, behind the methods of `DevicePort`.
+
+Nothing it says is believed: every answer is compared with what was asked, and its words are read from the slot that
+was leased for them, in the shape of the trusted side's own plan. Reading them once is the business of the fused pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slalom.errors import ApiMisuse, DeviceError, WireError
+from slalom.link.answers import NOT_ASKED, Expected
+from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
+from slalom.link.layout import Layout, make_layout
+from slalom.link.message import (
+    HELLO_SIZE,
+    REGION_SIZE,
+    WELCOME_SIZE,
+    Bulk,
+    Element,
+    Errand,
+    Header,
+    Hello,
+    Kind,
+    Welcome,
+    decode_welcome,
+    encode_errands,
+)
+from slalom.link.port import Claim
+from slalom.link.region import Region, Slots, make_region
+from slalom.plan import Plan
+from slalom.plan.steps import Shape
+
+_GRANTS = 4  # claims that a device running ahead may owe
+_DTYPES: Mapping[Element, np.dtype[Any]] = MappingProxyType(
+    {Element.INT16: np.dtype(np.int16), Element.INT32: np.dtype(np.int32), Element.FLOAT32: np.dtype(np.float32)}
+)
+
+
+class _Form(NamedTuple):
+    """A kind of exchange: what is asked, what is answered."""
+
+    ask: Kind
+    answer: Kind
+    element: Element
+
+
+_COMPUTE = _Form(Kind.COMPUTE, Kind.CLAIM, Element.INT32)
+_RUN = _Form(Kind.RUN, Kind.OUTPUT, Element.FLOAT32)
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """How to speak with a worker. `micro_batches`: exchanges in flight; `timeout_seconds` bounds every wait, but for
+    `start_seconds` that a worker may take to say its welcome."""
+
+    bulk: Bulk
+    micro_batches: int
+    timeout_seconds: float
+    start_seconds: float = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """A region, which of its slots are free, and the largest batch it was made for."""
+
+    region: Region
+    asks: Slots
+    claims: Slots
+    batch: int
+
+
+class _Open(NamedTuple):
+    """A conversation and what the trusted side's own plan says of it."""
+
+    conversation: Conversation
+    layout: Layout
+
+
+class Ticket:
+    """Answers to come, to be taken once."""
+
+    def __init__(self, arrivals: Arrivals[NDArray[Any]], count: int, release: Callable[[], None]) -> None:
+        self._arrivals = arrivals
+        self._count = count
+        self._release = release
+        self._asked_at = time.perf_counter()
+
+    def result(self, timeout_seconds: float) -> list[NDArray[Any]]:
+        """The answers, in the order they were asked for. Raises DeviceError where one does not come in time."""
+        answers = [self._arrivals.take(timeout_seconds) for _ in range(self._count)]
+        self._release()
+        return answers
+
+    @property
+    def seconds(self) -> float:
+        """From the ask to the last answer, once it is there."""
+        return self._arrivals.arrived_at - self._asked_at
+
+
+class RemoteDevice:
+    """A worker at the other end of a connection that `load` opens with `dial`.
+
+    Several exchanges may be in flight (`submit`); answers come in the order of the asks. Any error ends the
+    conversation, and every later call raises it.
+    """
+
+    def __init__(self, dial: Callable[[Plan], socket.socket], options: LinkOptions) -> None:
+        self._dial = dial
+        self._options = options
+        self._open: _Open | None = None
+        self._memory: Memory | None = None
+        self._requests = 0
+        self.welcome: Welcome | None = None
+
+    def load(self, plan: Plan) -> None:
+        """Connects, and makes sure that the worker says it has this very plan. Raises DeviceError, WireError."""
+        layout = make_layout(plan)
+        conversation = Conversation(self._dial(plan), self._options.timeout_seconds)
+        self._open = _Open(conversation, layout)
+        hello = Message(Header(Kind.HELLO, 0, size=HELLO_SIZE), [Hello(layout.digest, self._options.bulk).encode()])
+        body = bytearray(WELCOME_SIZE)
+        patience = max(self._options.start_seconds, self._options.timeout_seconds)
+        conversation.call(hello, Header(Kind.WELCOME, 0, size=WELCOME_SIZE), body, patience)
+        welcome = decode_welcome(bytes(body))
+        if welcome.digest != layout.digest:
+            raise WireError(NOT_ASKED)
+        self.welcome = welcome
+
+    def outbox(self, shape: Shape) -> NDArray[np.int32]:
+        """Room for the words of the next `submit`, int32 [B, *shape], where the device will read them.
+
+        LOAD-BEARING: what is written there the device may see at once: blinded words, and nothing else.
+        """
+        memory = self._require_memory(shape[0])
+        return memory.region.ask(memory.asks.lease(self._options.timeout_seconds), shape, np.int32)
+
+    def submit(self, step_names: Sequence[str], words: NDArray[Any]) -> Ticket:
+        """Asks for the claims of linear steps that read `words`, [B, *shape]: int32, or int16.
+
+        Words that `outbox` gave are where they should be; others are copied. Each claim lies in a slot, which the
+        device may still write to, and which is free again when nobody holds the claim.
+        """
+        layout = self._require_open().layout
+        answers = [(layout.positions[name], layout.steps[layout.positions[name]].output.shape) for name in step_names]
+        return self._exchange(_COMPUTE, words, answers)
+
+    def compute(self, step_names: Sequence[str], words: NDArray[Any]) -> list[NDArray[Any]]:
+        """As `submit`, and waits for the claims."""
+        return self.submit(step_names, words).result(self._options.timeout_seconds)
+
+    def run(self, activation: NDArray[np.int16]) -> list[NDArray[Any]]:
+        """The outputs of the whole network, in shared memory; see `DevicePort`."""
+        answers = list(enumerate(self._require_open().layout.output_shapes))
+        return self._exchange(_RUN, activation, answers).result(self._options.timeout_seconds)
+
+    def run_ahead(self, activation: NDArray[np.int16]) -> Iterator[Claim]:
+        """The claims in plan order. The device makes one only where a slot was granted for it, so it is a few ahead."""
+        opened, memory = self._require_open(), self._require_memory(len(activation))
+        request, slot = self._next_request(), self._place(memory, activation)
+        steps, timeout = opened.layout.steps, self._options.timeout_seconds
+        arrivals: Arrivals[NDArray[Any]] = Arrivals()
+
+        def expect(errand: Errand) -> Expected:
+            header = Header(Kind.CLAIM, 0, request, errand.step, errand.slot, len(activation), Element.INT32)
+            return self._expect(arrivals, memory, header, steps[errand.step].output.shape)
+
+        errands = (Errand(step, memory.claims.lease(timeout)) for step in range(len(steps)))
+        first = list(itertools.islice(errands, _GRANTS))
+        ask = self._message(Kind.RUN_AHEAD, request, slot, activation, first)
+        opened.conversation.ask(ask, [expect(errand) for errand in first])
+        for step in steps:
+            claim = arrivals.take(timeout)
+            for errand in itertools.islice(errands, 1):
+                grant = Message(Header(Kind.GRANT, 0, request, errand.step, errand.slot))
+                opened.conversation.ask(grant, [expect(errand)])
+            yield Claim(step.name, claim)
+            del claim  # LOAD-BEARING: or its slot would stay leased while the next claim is awaited
+        memory.asks.release(slot)
+
+    def ping(self) -> float:
+        """Seconds that an empty message takes to the device and back.
+
+        Nothing may be on its way: an answer too many, or one that comes late, ends the conversation here.
+        """
+        conversation = self._require_open().conversation
+        begin = time.perf_counter()
+        conversation.call(Message(Header(Kind.PING, 0)), Header(Kind.PONG, 0))
+        return time.perf_counter() - begin
+
+    def close(self) -> None:
+        """Ends the connection; may be called twice."""
+        if self._open is not None:
+            self._open.conversation.end(DeviceError("the link is closed"))
+        self._memory = None
+
+    # ------------------------------------------------------------ one exchange
+
+    def _exchange(self, form: _Form, words: NDArray[Any], answers: Sequence[tuple[int, Shape]]) -> Ticket:
+        memory = self._require_memory(len(words))
+        request, slot = self._next_request(), self._place(memory, words)
+        arrivals: Arrivals[NDArray[Any]] = Arrivals()
+        errands, expected = [], []
+        for position, shape in answers:
+            claim_slot = memory.claims.lease(self._options.timeout_seconds)
+            header = Header(form.answer, 0, request, position, claim_slot, len(words), form.element)
+            errands.append(Errand(position, claim_slot))
+            expected.append(self._expect(arrivals, memory, header, shape))
+        self._require_open().conversation.ask(self._message(form.ask, request, slot, words, errands), expected)
+        return Ticket(arrivals, len(answers), partial(memory.asks.release, slot))
+
+    def _expect(self, arrivals: Arrivals[NDArray[Any]], memory: Memory, header: Header, shape: Shape) -> Expected:
+        """An answer in its slot; the slot is free again once the array is let go."""
+        array = memory.region.claim(header.slot, (header.batch, *shape), _DTYPES[header.element])
+        memory.claims.release_with(array, header.slot)
+        body = array_bytes(array) if self._options.bulk is Bulk.INLINE else None
+        return arrivals.expected(replace(header, size=array.nbytes), body, array)
+
+    def _message(self, kind: Kind, request: int, slot: int, words: NDArray[Any], errands: Sequence[Errand]) -> Message:
+        element = next(element for element, dtype in _DTYPES.items() if dtype == words.dtype)
+        header = Header(kind, 0, request, len(errands), slot, len(words), element, words.nbytes)
+        body = [array_bytes(words)] if self._options.bulk is Bulk.INLINE else []
+        return Message(header, [encode_errands(errands), *body])
+
+    def _place(self, memory: Memory, words: NDArray[Any]) -> int:
+        """The ask slot in which the words lie, copied there if need be."""
+        slot = memory.region.ask_slot_of(words)
+        if slot is None:
+            slot = memory.asks.lease(self._options.timeout_seconds)
+            np.copyto(memory.region.ask(slot, words.shape, words.dtype), words)
+        return slot
+
+    def _next_request(self) -> int:
+        self._requests += 1
+        return self._requests
+
+    # ------------------------------------------------------------ what must be there
+
+    def _require_open(self) -> _Open:
+        if self._open is None:
+            raise ApiMisuse("the link has no plan", hint="call load first")
+        return self._open
+
+    def _require_memory(self, batch: int) -> Memory:
+        """The region in use, or a larger one in its place: none of its slots is in use where the batch grows."""
+        if self._memory is None or self._memory.batch < batch:
+            self._memory = None
+            self._memory = self._announce(batch)
+        return self._memory
+
+    def _announce(self, batch: int) -> Memory:
+        """Makes a region and has the device map it; its name is gone from the file system before it is used."""
+        opened = self._require_open()
+        geometry = opened.layout.geometry(batch, self._options.micro_batches)
+        made = make_region(self._options.bulk, geometry)
+        try:
+            header = Header(Kind.REGION, 0, batch=batch, size=REGION_SIZE)
+            message = Message(header, [geometry.encode(made.name)], made.descriptor)
+            opened.conversation.call(message, Header(Kind.READY, 0, batch=batch))
+        finally:
+            made.forget()
+        return Memory(made.region, Slots(geometry.ask_count), Slots(geometry.claim_count), batch)
