@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -23,11 +25,44 @@ _KEY_SIZE = 32
 _STREAM_LIMIT = 2**64
 
 
-class Randomness:
-    """Uniform words and field elements. Thread-safe; refuses to draw in a forked process (PrivacyError)."""
+class KeyMemory(Protocol):
+    """Memory for a key. `buffer` is writable until `wipe`, which overwrites it; where it lies is its own affair."""
 
-    def __init__(self) -> None:
-        self._key = bytearray(secrets.token_bytes(_KEY_SIZE))
+    @property
+    def buffer(self) -> memoryview:
+        """The memory; empty once it is wiped."""
+
+    def wipe(self) -> None:
+        """Overwrites the memory and lets it go; may be called twice."""
+
+
+class PlainMemory:
+    """Memory like any other."""
+
+    def __init__(self, size: int) -> None:
+        self._bytes = bytearray(size)
+
+    @property
+    def buffer(self) -> memoryview:
+        """The memory; empty once it is wiped."""
+        return memoryview(self._bytes)
+
+    def wipe(self) -> None:
+        """Overwrites the memory and lets it go."""
+        self._bytes[:] = bytes(len(self._bytes))
+        self._bytes = bytearray()
+
+
+class Randomness:
+    """Uniform words and field elements. Thread-safe; refuses to draw in a forked process (PrivacyError).
+
+    `key_memory` gives memory of so many bytes for the key.
+    """
+
+    def __init__(self, key_memory: Callable[[int], KeyMemory] = PlainMemory) -> None:
+        self._key = key_memory(_KEY_SIZE)
+        # The bytes pass through the heap once, where the operating system's randomness is given.
+        self._key.buffer[:] = secrets.token_bytes(_KEY_SIZE)
         self._next_stream = 0
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -70,8 +105,7 @@ class Randomness:
     def destroy(self) -> None:
         """Overwrites the key; every later draw is refused."""
         with self._lock:
-            self._key[:] = bytes(len(self._key))
-            self._key.clear()
+            self._key.wipe()
 
     def _draw_51_bits(self, count: int) -> Elements:
         raw = aligned_empty((count,), np.uint64)
@@ -81,7 +115,7 @@ class Randomness:
 
     def _require_usable(self) -> None:
         self.require_process()
-        if not self._key:
+        if not len(self._key.buffer):
             raise PrivacyError("the session's secrets are destroyed")
 
     def _keystream(self, stream: int, target: np.ndarray) -> None:
@@ -90,7 +124,7 @@ class Randomness:
         # LOAD-BEARING: locked, or `destroy` in another thread could leave a key of zeros to be used here
         with self._lock:
             self._require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, by one process alone
-            encryptor = Cipher(algorithms.AES256(self._key), modes.CTR(nonce)).encryptor()
+            encryptor = Cipher(algorithms.AES256(self._key.buffer), modes.CTR(nonce)).encryptor()
         target.fill(0)
         whole = target.data.cast("B")
         encryptor.update_into(whole, whole)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.fused import MAXIMUM_PROBES
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import DevicePort
+from slalom.link.remote import RemoteDevice
 from slalom.plan import Plan
 from slalom.trusted.checker import CheckBook
 from slalom.trusted.faces import present_outputs, quantise_images
@@ -22,19 +24,21 @@ from slalom.trusted.masks import MaskBank
 from slalom.trusted.model import TrustedModel, make_model
 from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.probes import ProbeSource, make_probe_source
-from slalom.trusted.randomness import Randomness
-from slalom.trusted.soundness import soundness_bits
+from slalom.trusted.randomness import KeyMemory, PlainMemory, Randomness
+from slalom.trusted.soundness import bits, union_error
 from slalom.trusted.transport import Carrier, Outputs, Traffic
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
 
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """How a session runs. `micro_batches`: how many parts of a batch are in flight; `timeout_seconds` bounds waits."""
+    """How a session runs. `micro_batches`: how many parts of a batch are in flight; `timeout_seconds` bounds waits;
+    `key_memory` gives memory of so many bytes in which the key is kept."""
 
     policy: Policy
     micro_batches: int = 2
     timeout_seconds: float = 120.0
+    key_memory: Callable[[int], KeyMemory] = PlainMemory
 
     def __post_init__(self) -> None:
         if type(self.micro_batches) is not int or self.micro_batches < 1:
@@ -46,11 +50,16 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class SessionReport:
-    """Figures of a session so far. Seconds are busy time; bytes count what crossed the boundary and what is held."""
+    """Figures of a session so far. Seconds are busy time; bytes count what crossed the boundary and what is held.
+
+    exposed: images that a device worked on, failed requests counted. error: a bound on the probability that any of
+    its wrong results passed; 1 at levels that check nothing.
+    """
 
     images: int
+    exposed: int
     seconds: float
-    soundness_bits: float
+    error: Fraction
     bytes_to_device: int
     bytes_from_device: int
     trusted_seconds: float
@@ -59,6 +68,11 @@ class SessionReport:
     setup_seconds: float
     steady_bytes: Mapping[str, int]
     peak_in_flight_bytes: int
+
+    @property
+    def soundness_bits(self) -> float:
+        """-log2 of the error."""
+        return bits(self.error)
 
 
 class TrustedSession:
@@ -75,7 +89,7 @@ class TrustedSession:
         self._policy = options.policy
         self._dispatch = dispatch
         self._device = device
-        self._randomness = Randomness()
+        self._randomness = Randomness(options.key_memory)
         self._lock = threading.Lock()
         self._ended: str | None = None
         self._model: TrustedModel = make_model(plan)
@@ -85,6 +99,7 @@ class TrustedSession:
         self._masks = self._prepare_masks()
         self._traffic = Traffic()
         self._images = 0
+        self._exposed = 0
         self._seconds = 0.0
         self._peak_in_flight = 0
         self._setup_seconds = time.perf_counter() - begin
@@ -94,8 +109,9 @@ class TrustedSession:
         """The figures so far."""
         return SessionReport(
             images=self._images,
+            exposed=self._exposed,
             seconds=self._seconds,
-            soundness_bits=soundness_bits(self._policy, len(self._model.linear_steps), self._images),
+            error=self._error(),
             bytes_to_device=self._traffic.bytes_to_device,
             bytes_from_device=self._traffic.bytes_from_device,
             trusted_seconds=self._traffic.trusted_seconds - (self._masks.inline_seconds if self._masks else 0.0),
@@ -132,6 +148,7 @@ class TrustedSession:
             activation = quantise_images(self._model, images)
             begin = time.perf_counter()
             finished = False
+            self._exposed += 0 if self._policy.protection is Protection.ENCLAVE else len(images)
             try:
                 outputs = self._run(activation)
                 finished = True
@@ -218,14 +235,16 @@ class TrustedSession:
         outputs = [item for item in answer if isinstance(item, np.ndarray) and item.dtype == np.float32]
         if len(outputs) != len(answer) or [output.shape for output in outputs] != shapes:
             raise DeviceError("the device's outputs do not have the shapes of the plan")
-        return [output.reshape(batch, -1) for output in outputs]
+        # LOAD-BEARING: copies, for a device in another process may still write to the memory that it answered in
+        return [output.reshape(batch, -1).copy() for output in outputs]
 
     def _crossing(self, batch: int) -> Crossing:
         checks = None
         if self._probes is not None:
             checks = CheckBook(self._probes, self._policy.check, batch, self._randomness)
         inside = self._inside if self._policy.protection is Protection.ENCLAVE else None
-        return Crossing(inside, checks, self._masks, self._policy.exchanges)
+        outbox = self._device.outbox if isinstance(self._device, RemoteDevice) else None
+        return Crossing(inside, checks, self._masks, self._policy.exchanges, outbox)
 
     def _split(self, count: int) -> list[slice]:
         parts = min(self._options.micro_batches, count)
@@ -247,6 +266,11 @@ class TrustedSession:
             self._masks.destroy()
 
     # ------------------------------------------------------------ figures
+
+    def _error(self) -> Fraction:
+        if not self._policy.protection.checked:
+            return Fraction(1)
+        return union_error(self._policy, len(self._model.linear_steps), self._exposed)
 
     def _held_bytes(self) -> Mapping[str, int]:
         programs = sum(

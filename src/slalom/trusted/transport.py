@@ -15,16 +15,19 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from slalom.errors import DeviceError, IntegrityError, SlalomError
 from slalom.link.port import Claim, DevicePort
+from slalom.link.remote import RemoteDevice
 from slalom.trusted.walk import Ask, Claims, WalkGenerator
 
 Outputs = list[np.ndarray]
 Answer = TypeVar("Answer")
+Collect = Callable[[float], Claims]  # waits so many seconds at most for claims that were asked for
 
 QUEUE_LIMIT = 4
 
@@ -67,22 +70,28 @@ class Carrier:
     def exchange_all(self, walks: Sequence[WalkGenerator]) -> list[Outputs]:
         """Drives walks that exchange step by step, taking turns while the device works on the others' values."""
         outputs: list[Outputs] = [[] for _ in walks]
-        lane = _ComputeLane(self._device, self._traffic)
-        turns: deque[tuple[int, WalkGenerator, Future[Claims] | None]]
+        lane = self._lane()
+        turns: deque[tuple[int, WalkGenerator, Collect | None]]
         turns = deque((index, walk, None) for index, walk in enumerate(walks))
         try:
             while turns:
-                index, walk, future = turns.popleft()
-                claims = None if future is None else self._result(future)
+                index, walk, collect = turns.popleft()
+                claims = None if collect is None else collect(self._timeout_seconds)
                 try:
                     ask = self._advance(walk, claims)
                 except StopIteration as finished:
                     outputs[index] = finished.value
                     continue
                 turns.append((index, walk, lane.submit(ask)))
+            lane.settle()
         finally:
             lane.stop()
         return outputs
+
+    def _lane(self) -> _Lane:
+        if isinstance(self._device, RemoteDevice):
+            return _LinkLane(self._device, self._traffic)
+        return _ComputeLane(self._device, self._traffic)
 
     def follow(
         self, walks: Sequence[WalkGenerator], activations: Sequence[np.ndarray], steps: Collection[str]
@@ -93,7 +102,9 @@ class Carrier:
         """
         lane = _AheadLane(self._device, activations, self._traffic, steps)
         try:
-            return [self._follow_one(walk, lane) for walk in walks]
+            outputs = [self._follow_one(walk, lane) for walk in walks]
+            lane.settle()
+            return outputs
         finally:
             lane.stop()
 
@@ -123,12 +134,50 @@ class Carrier:
         """What the device answers for each whole network: nothing of it is known."""
         lane = _ComputeLane(self._device, self._traffic)
         try:
-            return [self._result(lane.submit_whole(activation)) for activation in activations]
+            return [_wait(lane.submit_whole(activation), self._timeout_seconds) for activation in activations]
         finally:
             lane.stop()
 
-    def _result(self, future: Future[Answer]) -> Answer:
-        return _wait(future, self._timeout_seconds)
+
+class _Lane(Protocol):
+    """How exchanges reach one device."""
+
+    def submit(self, ask: Ask) -> Collect:
+        """Sends an ask on its way, and gives the function that waits for its claims."""
+
+    def settle(self) -> None:
+        """Makes sure that the device has said no more than it was asked."""
+
+    def stop(self) -> None:
+        """Ends it."""
+
+
+class _LinkLane:
+    """Exchanges over a link, which has a reader of its own: an ask is sent by who makes it."""
+
+    def __init__(self, device: RemoteDevice, traffic: Traffic) -> None:
+        self._device = device
+        self._traffic = traffic
+
+    def submit(self, ask: Ask) -> Collect:
+        """Sends an ask; several may be on their way."""
+        words = _require_words(ask)
+        self._traffic.sent(words)
+        ticket = self._device.submit([step.name for step in ask.steps], words)
+
+        def collect(timeout_seconds: float) -> Claims:
+            claims = ticket.result(timeout_seconds)
+            self._traffic.received(claims, ticket.seconds)
+            return claims
+
+        return collect
+
+    def settle(self) -> None:
+        """An empty message there and back: whatever else comes before it was not asked for."""
+        self._device.ping()
+
+    def stop(self) -> None:
+        """The link goes on."""
 
 
 class _ComputeLane:
@@ -140,13 +189,16 @@ class _ComputeLane:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="slalom-device", daemon=True).start()
 
-    def submit(self, ask: Ask) -> Future[Claims]:
-        """The future claims of an ask."""
-        return self._enqueue(lambda: self._compute(ask))
+    def submit(self, ask: Ask) -> Collect:
+        """Lets the device compute an ask when it comes up."""
+        return partial(_wait, self._enqueue(lambda: self._compute(ask)))
 
     def submit_whole(self, activation: np.ndarray) -> Future[Sequence[object]]:
         """The future outputs of a whole network."""
         return self._enqueue(lambda: self._run_whole(activation))
+
+    def settle(self) -> None:
+        """A call has one answer."""
 
     def stop(self) -> None:
         """Lets the thread end once the device has answered what it is at."""
@@ -169,11 +221,10 @@ class _ComputeLane:
             work()
 
     def _compute(self, ask: Ask) -> Claims:
-        if ask.words is None:
-            raise DeviceError("this device was not asked to run ahead")
-        self._traffic.sent(ask.words)
+        words = _require_words(ask)
+        self._traffic.sent(words)
         begin = time.perf_counter()
-        claims = self._device.compute([step.name for step in ask.steps], ask.words)
+        claims = self._device.compute([step.name for step in ask.steps], words)
         # LOAD-BEARING: a subclass could say one thing when it is counted and another when it is read
         if type(claims) not in (list, tuple):
             raise IntegrityError("the device's answer is not a list of claims", step=ask.steps[0].name)
@@ -197,6 +248,7 @@ class _AheadLane:
     def __init__(
         self, device: DevicePort, activations: Sequence[np.ndarray], traffic: Traffic, steps: Collection[str]
     ) -> None:
+        self._device = device
         self._steps = frozenset(steps)
         self._queue: queue.Queue[Claim | SlalomError | None] = queue.Queue(QUEUE_LIMIT)
         self._stopped = threading.Event()
@@ -222,6 +274,11 @@ class _AheadLane:
         claim = self._take(timeout_seconds)
         if claim is not None:
             raise IntegrityError("the device sent more claims than there are steps", step=claim.step[:80])
+
+    def settle(self) -> None:
+        """Makes sure that a device behind a link has said no more than it was asked."""
+        if isinstance(self._device, RemoteDevice):
+            self._device.ping()
 
     def stop(self) -> None:
         """Lets the thread end: waits a little for it, and leaves a device that hangs to its daemon thread."""
@@ -254,6 +311,12 @@ class _AheadLane:
                 self._queue.put(None)
         except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, which raises it
             self._queue.put(_device_failure(error))
+
+
+def _require_words(ask: Ask) -> np.ndarray:
+    if ask.words is None:
+        raise DeviceError("this device was not asked to run ahead")
+    return ask.words
 
 
 def call_device(call: Callable[[], None], timeout_seconds: float) -> None:

@@ -6,7 +6,7 @@ over a link, ahead of time) is not its business. It ends with the outputs, float
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from slalom.arithmetic.pointwise import Program
 from slalom.arithmetic.pooling import pool
 from slalom.errors import IntegrityError
 from slalom.link.intake import take_words
-from slalom.plan.steps import Linear, Pointwise, Pool, Step
+from slalom.plan.steps import Linear, Pointwise, Pool, Shape, Step
 from slalom.plan.validation import sources_of
 from slalom.trusted.checker import CheckBook, Examined, Verified, hazardous_accept_unchecked
 from slalom.trusted.masks import MaskBank, SpentMask
@@ -55,13 +55,15 @@ class Inside:
 class Crossing:
     """How linear results come about: inside, or from the device with checks, masks, both, or neither.
 
-    `exchanges`: whether values cross step by step; otherwise the device runs ahead.
+    `exchanges`: whether values cross step by step; otherwise the device runs ahead. `outbox`: where blinded words
+    int32 [B, *shape] are written so that the device reads them there, None for memory of the trusted side's own.
     """
 
     inside: Inside | None
     checks: CheckBook | None
     masks: MaskBank | None
     exchanges: bool
+    outbox: Callable[[Shape], Words] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,6 +74,19 @@ class _Source:
     program: Program | None
     operands: Mapping[str, np.ndarray]
     claim_of: Linear | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class _Outgoing:
+    """How the value of a pass goes on: who reads it, under which mask, and where the blinded words are written.
+
+    They are written before the claim that they follow from is judged: under a mask of their own they are uniform
+    whatever the verdict, so whoever reads them early learns nothing (decision 0017).
+    """
+
+    consumers: tuple[Linear, ...]
+    mask: SpentMask | None
+    room: Words | None
 
 
 class Walk:
@@ -94,8 +109,7 @@ class Walk:
         yield from self._deliver(name, _Source(activation, None, {}))
         for index, step in enumerate(self._model.graph.steps):
             if not isinstance(step, Linear):
-                source = yield from self._source(step)
-                yield from self._deliver(step.name, source)
+                yield from self._deliver(step.name, (yield from self._source(step)))
             self._forget(index)
         return [self._held[output.source] for output in self._model.graph.outputs]
 
@@ -135,44 +149,48 @@ class Walk:
 
     def _deliver(self, name: str, source: _Source) -> Generator[Ask, Claims, None]:
         """One pass over the source: judge the claim it came from, hold the value, send it on to the device."""
-        consumers = self._model.flow.consumers.get(name, ())
-        mask = self._open(name, consumers)
-        if source.program is None and not consumers:
+        outgoing = self._open(name, self._model.flow.consumers.get(name, ()))
+        if source.program is None and not outgoing.consumers:
             self._hold(name, Verified(source.integers), 0)
             return
-        passes = [self._pass(source, consumers, mask, group) for group in range(len(self._groups))]
+        passes = [self._pass(source, outgoing, group) for group in range(len(self._groups))]
         self._hold(name, self._judge(source, passes), source.integers.nbytes)
-        self._expect(consumers, passes)
-        yield from self._send(name, consumers, passes)
+        self._expect(outgoing.consumers, passes)
+        del source  # LOAD-BEARING: a claim that lies in a slot would keep it while the next is awaited
+        yield from self._send(name, outgoing, passes)
 
-    def _open(self, name: str, consumers: tuple[Linear, ...]) -> SpentMask | None:
+    def _open(self, name: str, consumers: tuple[Linear, ...]) -> _Outgoing:
         if self._crossing.checks is not None:
             for step in consumers:
                 self._crossing.checks.open_check(step)
         if self._crossing.masks is None or not consumers:
-            return None
+            return _Outgoing(consumers, None, None)
         mask = self._open_mask = self._crossing.masks.take(name, self._batch)
         self._mask_images.update(mask.images)
-        return mask
+        outbox = self._crossing.outbox
+        room = None if outbox is None else outbox((self._batch, *self._model.shape(name)))
+        return _Outgoing(consumers, mask, room)
 
     @property
     def _groups(self) -> list[slice]:
         return self._crossing.checks.groups if self._crossing.checks else [slice(0, self._batch)]
 
-    def _pass(self, source: _Source, consumers: tuple[Linear, ...], mask: SpentMask | None, group: int) -> PassOutput:
+    def _pass(self, source: _Source, outgoing: _Outgoing, group: int) -> PassOutput:
         part = self._groups[group]
-        checks, linear = self._crossing.checks, source.claim_of
+        checks, linear, mask = self._crossing.checks, source.claim_of, outgoing.mask
         image = None if linear is None or self._crossing.masks is None else self._mask_images[linear.name][part]
+        images = (t for step in outgoing.consumers for t in checks.probe_images(step, group)) if checks else ()
         given = PassInput(
             source=source.integers[part],
             mask_image=image,
             probes=checks.probes(linear, group) if checks and linear else (),
             program=source.program,
             operands={name: operand[part] for name, operand in source.operands.items()},
-            probe_images=tuple(t for step in consumers for t in checks.probe_images(step, group)) if checks else (),
+            probe_images=tuple(images),
             mask=None if mask is None else mask.words[part],
         )
-        return run_pass(self._dispatch, given)
+        room = None if outgoing.room is None else outgoing.room.reshape(self._batch, -1)[part]
+        return run_pass(self._dispatch, given, blinded_out=room)
 
     def _judge(self, source: _Source, passes: list[PassOutput]) -> Verified:
         values = _join([item.values for item in passes])
@@ -193,19 +211,22 @@ class Walk:
         for index, step in enumerate(consumers):
             checks.expect(step, dots[:, index * rounds : (index + 1) * rounds])
 
-    def _send(self, name: str, consumers: tuple[Linear, ...], passes: list[PassOutput]) -> Generator[Ask, Claims, None]:
+    def _send(self, name: str, outgoing: _Outgoing, passes: list[PassOutput]) -> Generator[Ask, Claims, None]:
         shape = (self._batch, *self._model.shape(name))
-        if not consumers:
+        if not outgoing.consumers:
             return
         if self._crossing.inside is not None:
             words = self._held[name].reshape(shape)
-            for step in consumers:
+            for step in outgoing.consumers:
                 accumulator = self._crossing.inside.engine.apply(self._crossing.inside.maps[step.name], words)
                 self._claims[step.name] = accumulator.reshape(self._batch, -1)
+        elif outgoing.room is not None:
+            yield from self._ask(outgoing.consumers, outgoing.room)
         elif self._crossing.exchanges:
             blinded = [item.blinded for item in passes if item.blinded is not None]
             # LOAD-BEARING: a copy, for what is held here is used again and the device may write to what it was given
-            yield from self._ask(consumers, (_join(blinded) if blinded else self._held[name].copy()).reshape(shape))
+            words = (_join(blinded) if blinded else self._held[name].copy()).reshape(shape)
+            yield from self._ask(outgoing.consumers, words)
 
     def _ask(self, steps: tuple[Linear, ...], words: np.ndarray | None) -> Generator[Ask, Claims, None]:
         claims = yield Ask(steps, words)
