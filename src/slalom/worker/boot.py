@@ -1,0 +1,20 @@
+"""How a worker process begins: a fresh interpreter that reads no environment and finds what its starter finds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from slalom.worker.options import WorkerOptions
+
+_PROGRAM = (
+    "import json, os, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from slalom.worker.entry import main; os._exit(main(sys.argv[2:]))"
+)
+
+
+def worker_command(options: WorkerOptions) -> list[str]:
+    """The command line of a worker. Packages come from where this process has them, but not from its own folder."""
+    search = [str(Path(entry).resolve()) for entry in sys.path if entry]
+    return [sys.executable, "-I", "-c", _PROGRAM, json.dumps(search), options.encode()]
