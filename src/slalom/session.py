@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
 
 from slalom.arithmetic.dispatch import Isa, make_dispatch
-from slalom.errors import ApiMisuse, DeviceError
+from slalom.attacks.table import require_attack
+from slalom.errors import ApiMisuse, DeviceError, IntegrityError, WireError
+from slalom.fleet.roster import AUTO, IN_PROCESS, SPAWN, LinkChoice, ObjectSource, Source, make_source
+from slalom.isolation.level import parse_isolation
+from slalom.isolation.process import harden_process
+from slalom.isolation.secret import SecretMemory
 from slalom.link.port import DevicePort
 from slalom.plan import Plan
+from slalom.reporting import Incident, Outcome, Report, Worker, describe_worker, merge_reports
+from slalom.supervision import Crew, OnFailure, Setup
 from slalom.trusted.policy import Policy, Protection, parse_policy
-from slalom.trusted.session import SessionOptions, SessionReport, TrustedSession
-from slalom.trusted.transport import call_device
+from slalom.trusted.session import SessionOptions
+from slalom.worker.options import WorkerOptions
+
+MAXIMUM_ATTEMPTS = 3  # at one request, each on another worker
 
 _PORT = ("load", "run_ahead", "compute", "run", "close")
+_WORKER_FAILURES = (IntegrityError, WireError, DeviceError)
+Place = str | DevicePort
 
 
 class Session:
-    """Runs images through a plan on a device nobody has to trust.
+    """Runs images through a plan on workers nobody has to trust.
 
     >>> with slalom.Session(plan, protection="private") as session:
     ...     logits = session.run(images)
@@ -26,13 +39,18 @@ class Session:
     plan: what `slalom.compile` made or `Plan.load` read.
     protection: device, enclave, verified, blinded or private. check: direct, batched or preprocessed.
     rounds: independent checks of every linear result, 1..64. schedule: ahead or layerwise (`verified` only).
-    device: "cpu" for an in-process device on torch, or any object with the methods of `link.port.DevicePort`.
+    device: "spawn" starts one confined worker process; "unix:PATH" or "tcp:HOST:PORT" is one that runs; "cpu" is a
+    device in this process, as is any object with the methods of `link.port.DevicePort` (a simulation of the boundary);
+    or a sequence of these, each a worker with a trusted session of its own.
+    on_failure: fail raises a worker's error; retry runs the request again on another worker with fresh masks; enclave
+    computes it inside. A worker that failed is never used again. isolation: strict, best-effort or off, of spawned
+    workers and of this process. bulk: how arrays cross: auto, memfd, shm or inline.
     threads: of the trusted side, all cores by default. isa: numpy, portable, avx2 or avx512, the fastest by default.
-    micro_batches: parts of a batch in flight at once. timeout_seconds bounds every wait for the device, which is
-    `load`, every answer, and `close`.
+    micro_batches: parts of a batch in flight at once. timeout_seconds bounds every wait for a worker.
+    attack: lets spawned workers be the named cheating device, for demonstrations.
 
-    Thread-safe: requests take turns. Raises ApiMisuse for arguments that do not fit together, DeviceError for a device
-    that cannot load the plan.
+    Thread-safe: requests wait for a free worker. Raises ApiMisuse for arguments that do not fit together, DeviceError
+    for a worker that cannot be had.
     """
 
     def __init__(
@@ -43,54 +61,71 @@ class Session:
         check: str = "preprocessed",
         rounds: int = 1,
         schedule: str = "ahead",
-        device: str | DevicePort = "cpu",
+        device: Place | Sequence[Place] = SPAWN,
+        on_failure: str = "fail",
+        isolation: str = "best-effort",
+        bulk: str = AUTO,
         threads: int | None = None,
         isa: str | None = None,
         micro_batches: int = 2,
         timeout_seconds: float = 120.0,
+        attack: str | None = None,
     ) -> None:
         if not isinstance(plan, Plan):
             raise ApiMisuse(f"plan must be a slalom.Plan, not {type(plan).__name__}", hint="slalom.compile makes one")
         self.policy: Policy = parse_policy(protection, check, rounds, schedule)
         self.plan_digest = plan.digest
+        self._on_failure = _parse_on_failure(on_failure)
+        options = SessionOptions(self.policy, micro_batches, timeout_seconds, SecretMemory)
+        if attack is not None:
+            require_attack(attack)
+        worker = WorkerOptions(isolation=parse_isolation(isolation).value, attack=attack)
+        sources = self._find_sources(device, LinkChoice(bulk, micro_batches, timeout_seconds, worker))
+        if not all(isinstance(source, ObjectSource) for source in sources):
+            harden_process(parse_isolation(isolation))
         self._dispatch = make_dispatch(_parse_isa(isa), threads)
-        self._timeout_seconds = timeout_seconds
-        self._device: DevicePort | None = None
-        options = SessionOptions(self.policy, micro_batches, timeout_seconds)
         try:
-            self._device = _find_device(device) if self.policy.protection is not Protection.ENCLAVE else None
-            self._trusted = TrustedSession(plan, self._device, self._dispatch, options)
+            self._crew = Crew(plan, sources, Setup(self._dispatch, options, self._on_failure))
         except BaseException:
             self._dispatch.close()
             raise
-        self._load_device(plan)
 
     def run(self, images: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """The network's output for float32 images [batch, ...]: one array, or a tuple for several outputs.
 
-        Raises InputError for unusable images; IntegrityError, with the session ended, where a check fails.
+        Raises InputError for unusable images; IntegrityError, WireError or DeviceError where a worker failed and
+        `on_failure` has no other way: never an output that was not checked as the protection level says.
         """
-        outputs = self._trusted.run(images)
+        outputs = self._attempt(images)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def prepare_masks(self, images: int) -> None:
         """Makes the masks for one request of `images` ahead of time, so that it does not wait for them."""
-        self._trusted.prepare_masks(images)
+        life = self._crew.take()
+        try:
+            life.trusted.prepare_masks(images)
+        finally:
+            self._crew.give_back(life)
 
     @property
-    def report(self) -> SessionReport:
-        """Figures of the session so far: soundness, bytes, seconds, memory."""
-        return self._trusted.report
+    def report(self) -> Report:
+        """Figures of the session so far: soundness, bytes, seconds, memory, what failed and what was done about it."""
+        return merge_reports(self._crew.reports, tuple(self._crew.incidents))
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """The workers that are left, and how each says it is confined."""
+        return tuple(describe_worker(life.name, life.device) for life in self._crew.lives)
 
     def close(self) -> None:
-        """Ends the session: secrets are overwritten, the device is released. May be called twice.
+        """Ends the session: secrets are overwritten, workers are ended. May be called twice.
 
-        Raises DeviceError, with the session ended, where the device's own `close` fails or takes too long.
+        Raises DeviceError, with the session ended, where a device's own `close` fails or takes too long.
         """
-        self._trusted.close()
-        self._dispatch.close()
-        if self._device is not None:
-            call_device(self._device.close, self._timeout_seconds)
+        try:
+            self._crew.close("it was closed")
+        finally:
+            self._dispatch.close()
 
     def __enter__(self) -> Session:
         return self
@@ -104,17 +139,65 @@ class Session:
             if error is None:  # else a device that fails to close would hide why the session ended
                 raise
 
-    def _load_device(self, plan: Plan) -> None:
-        """LOAD-BEARING: once the trusted side has its copies, for a device in this process could write to the plan."""
-        if self._device is None:
-            return
-        load = self._device.load
-        try:
-            call_device(lambda: load(plan), self._timeout_seconds)
-        except BaseException:
-            self._trusted.close()
-            self._dispatch.close()
-            raise
+    def _find_sources(self, device: Place | Sequence[Place], choice: LinkChoice) -> list[Source]:
+        if self.policy.protection is Protection.ENCLAVE:
+            return []
+        places: list[Place] = list(device) if isinstance(device, Sequence) and not isinstance(device, str) else [device]
+        if not places:
+            raise ApiMisuse("no device is named", hint="spawn starts one")
+        return [find_source(place, choice) for place in places]
+
+    def _attempt(self, images: np.ndarray) -> list[np.ndarray]:
+        """Runs a request on one worker after another, until one answers or there is no other way."""
+        for attempt in itertools.count(1):
+            life = self._crew.take()
+            try:
+                return life.trusted.run(images)
+            except _WORKER_FAILURES as error:
+                self._crew.retire(life)
+                outcome = self._outcome(attempt)
+                self._crew.incidents.append(Incident(life.name, type(error).__name__, str(error), outcome))
+                if outcome is Outcome.RAISED:
+                    raise
+                if outcome is Outcome.COMPUTED_INSIDE:
+                    return self._crew.inside().trusted.run(images)
+            finally:
+                self._crew.give_back(life)
+        raise DeviceError("no worker answered")
+
+    def _outcome(self, attempt: int) -> Outcome:
+        if self._on_failure is OnFailure.ENCLAVE:
+            return Outcome.COMPUTED_INSIDE
+        another = self._on_failure is OnFailure.RETRY and attempt < MAXIMUM_ATTEMPTS and self._crew.lives
+        return Outcome.RETRIED if another else Outcome.RAISED
+
+
+def find_source(place: Place, choice: LinkChoice) -> Source:
+    """Where the device at a place comes from: an endpoint, a process to be started, or an object of this process."""
+    if isinstance(place, str):
+        return ObjectSource(_make_local, fresh=True) if place == IN_PROCESS else make_source(place, choice)
+    missing = [name for name in _PORT if not callable(getattr(place, name, None))]
+    if missing:
+        raise ApiMisuse(f"a device has a method {missing[0]}; {type(place).__name__} has none", hint="see DevicePort")
+    return ObjectSource(lambda: place, type(place).__name__)
+
+
+def _make_local() -> DevicePort:
+    try:
+        from slalom.device.local import LocalDevice
+    except ModuleNotFoundError as error:
+        raise ApiMisuse(
+            f"the cpu device needs {error.name}, which is not installed",
+            hint="install the device extra, see the README",
+        ) from error
+    return LocalDevice()
+
+
+def _parse_on_failure(word: str) -> OnFailure:
+    try:
+        return OnFailure(word)
+    except ValueError as error:
+        raise ApiMisuse(f"unknown on_failure {word!r:.40}", hint=f"choose one of {', '.join(OnFailure)}") from error
 
 
 def _parse_isa(isa: str | None) -> Isa | None:
@@ -124,21 +207,3 @@ def _parse_isa(isa: str | None) -> Isa | None:
         return Isa(isa)
     except ValueError as error:
         raise ApiMisuse(f"unknown instruction set {isa!r:.40}", hint=f"choose one of {', '.join(Isa)}") from error
-
-
-def _find_device(device: str | DevicePort) -> DevicePort:
-    if isinstance(device, str):
-        if device != "cpu":
-            raise ApiMisuse(f"unknown device {device!r:.60}", hint="choose cpu, or pass a device object")
-        try:
-            from slalom.device.local import LocalDevice
-        except ModuleNotFoundError as error:
-            raise ApiMisuse(
-                f"the cpu device needs {error.name}, which is not installed",
-                hint="install the device extra, see the README",
-            ) from error
-        return LocalDevice()
-    missing = [name for name in _PORT if not callable(getattr(device, name, None))]
-    if missing:
-        raise ApiMisuse(f"a device has a method {missing[0]}; {type(device).__name__} has none", hint="see DevicePort")
-    return device

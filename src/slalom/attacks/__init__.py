@@ -11,7 +11,22 @@ Enters: a plan, and what a device is given. Leaves: claims, one of them false. M
     table       the names
 """
 
-from slalom.attacks.cheat import CheatingDevice
-from slalom.attacks.table import ATTACKS, Attack, make, names
+from __future__ import annotations
 
-__all__ = ["ATTACKS", "Attack", "CheatingDevice", "make", "names"]
+from typing import TYPE_CHECKING, Any
+
+from slalom.attacks.table import ATTACKS, Attack, make, names, require_attack
+
+if TYPE_CHECKING:
+    from slalom.attacks.cheat import CheatingDevice
+
+__all__ = ["ATTACKS", "Attack", "CheatingDevice", "make", "names", "require_attack"]
+
+
+def __getattr__(name: str) -> Any:
+    """`CheatingDevice` needs torch, and is imported when it is first asked for; the names are not secret to anybody."""
+    if name != "CheatingDevice":
+        raise AttributeError(f"module 'slalom.attacks' has no attribute {name!r}")
+    from slalom.attacks.cheat import CheatingDevice
+
+    return CheatingDevice

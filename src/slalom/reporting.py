@@ -1,0 +1,71 @@
+"""What a session tells of itself: the figures of all its lives together, its workers, and what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from fractions import Fraction
+
+from slalom.isolation.report import decode_report
+from slalom.link.port import DevicePort
+from slalom.link.remote import RemoteDevice
+from slalom.trusted.session import SessionReport
+
+_SUMMED = tuple(field.name for field in fields(SessionReport) if field.type in ("int", "float"))
+
+
+class Outcome(StrEnum):
+    """What was done about a failure."""
+
+    RAISED = "raised"
+    RETRIED = "run again on another worker"
+    COMPUTED_INSIDE = "computed inside"
+    LEFT_OUT = "left out"
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A worker that failed: which one, the class and the text of its error, and what was done."""
+
+    worker: str
+    error: str
+    message: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker in use. `isolation` is what it says of its confinement: to be believed of one that was spawned here, and
+    of no other. `in_process`: it shares the trusted process, which protects nothing (simulation)."""
+
+    name: str
+    isolation: str
+    in_process: bool
+
+
+@dataclass(frozen=True)
+class Report(SessionReport):
+    """The figures of a session: sums over the workers it had. `incidents` in the order they happened."""
+
+    incidents: tuple[Incident, ...] = ()
+
+
+def merge_reports(reports: Sequence[SessionReport], incidents: tuple[Incident, ...]) -> Report:
+    """One report of several lives. The probability that a lie passed is the sum: each life was an attempt."""
+    sums = {name: sum(getattr(report, name) for report in reports) for name in _SUMMED}
+    used = [report.error for report in reports if report.exposed] or [report.error for report in reports[:1]]
+    steady: Counter[str] = Counter()
+    for report in reports:
+        steady.update(report.steady_bytes)
+    return Report(
+        **sums, error=min(Fraction(1), sum(used, Fraction(0))), steady_bytes=dict(steady), incidents=incidents
+    )
+
+
+def describe_worker(name: str, device: DevicePort | None) -> Worker:
+    """A worker as people read of it."""
+    if isinstance(device, RemoteDevice) and device.welcome is not None:
+        return Worker(name, decode_report(device.welcome.isolation).summary, in_process=False)
+    return Worker(name, "none: it shares the trusted process", in_process=device is not None)

@@ -1,0 +1,220 @@
+"""The lives of a session: each is one worker with a trusted session of its own, its own key, probes and masks.
+
+A worker that lies, breaks or falls silent ends its life, with all the secrets of that life, and is not used again.
+What one worker could learn or attempt is of no use with another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from slalom.arithmetic.dispatch import Dispatch
+from slalom.errors import ApiMisuse, DeviceError, SlalomError, WireError
+from slalom.fleet.roster import Source
+from slalom.link.port import DevicePort
+from slalom.link.remote import RemoteDevice
+from slalom.plan import Plan
+from slalom.reporting import Incident, Outcome
+from slalom.trusted.policy import Protection
+from slalom.trusted.session import SessionOptions, SessionReport, TrustedSession
+from slalom.trusted.transport import call_device
+
+
+class OnFailure(StrEnum):
+    """What becomes of a request that a worker failed."""
+
+    FAIL = "fail"  # its error is raised
+    RETRY = "retry"  # it is run again on another worker, with fresh masks and probes
+    ENCLAVE = "enclave"  # it is computed inside
+
+
+@dataclass(frozen=True, eq=False)
+class Life:
+    """One worker and the trusted session that speaks with it; without a device everything is computed inside."""
+
+    trusted: TrustedSession
+    device: DevicePort | None
+    source: Source | None
+
+    @property
+    def name(self) -> str:
+        """The worker, for people."""
+        return "inside" if self.source is None else self.source.name
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What every life of a session is opened with. `on_failure` decides whether the plan is kept for later lives."""
+
+    dispatch: Dispatch
+    options: SessionOptions
+    on_failure: OnFailure
+
+    def open(self, plan: Plan, source: Source) -> Life:
+        """A life with a fresh key. Raises DeviceError or WireError where its worker cannot be had."""
+        device = source.open()
+        life = Life(TrustedSession(plan, device, self.dispatch, self.options), device, source)
+        try:
+            # LOAD-BEARING: after the trusted side has its copies, for a device in this process could change the plan
+            self._load(device, plan)
+        except BaseException:
+            self.destroy(life)
+            raise
+        return life
+
+    def open_inside(self, plan: Plan) -> Life:
+        """A life without a worker: everything is computed inside."""
+        policy = replace(self.options.policy, protection=Protection.ENCLAVE)
+        return Life(TrustedSession(plan, None, self.dispatch, replace(self.options, policy=policy)), None, None)
+
+    def close(self, life: Life) -> None:
+        """Ends a life. Raises DeviceError, with its secrets gone, where the device does not close."""
+        life.trusted.close()
+        if isinstance(life.device, RemoteDevice):
+            life.device.close()
+        elif life.device is not None:
+            call_device(life.device.close, self.options.timeout_seconds)
+
+    def destroy(self, life: Life) -> None:
+        """Ends a life whose device need not behave."""
+        with contextlib.suppress(DeviceError):
+            self.close(life)
+
+    def _load(self, device: DevicePort, plan: Plan) -> None:
+        if isinstance(device, RemoteDevice):
+            device.load(plan)
+            return
+        given = plan if self.on_failure is OnFailure.FAIL else _copy_of(plan)
+        call_device(lambda: device.load(given), self.options.timeout_seconds)
+
+
+class Crew:
+    """The lives that are left. Thread-safe: a life serves one request at a time, and requests wait for one.
+
+    A worker that failed is followed by a fresh one where its source gives one. With `enclave`, a life inside stands in
+    once no other is left.
+    """
+
+    def __init__(self, plan: Plan, sources: Sequence[Source], setup: Setup) -> None:
+        self._setup = setup
+        self._plan = None if setup.on_failure is OnFailure.FAIL else plan
+        self._changed = threading.Condition()
+        self._idle: list[Life] = []
+        self._all: list[Life] = []
+        self._past: list[SessionReport] = []
+        self._within: Life | None = None if sources else setup.open_inside(plan)
+        self._over: str | None = None
+        self.incidents: list[Incident] = []
+        self._open_all(plan, sources)
+
+    @property
+    def lives(self) -> tuple[Life, ...]:
+        """Those that are left, but for the one inside."""
+        with self._changed:
+            return tuple(self._all)
+
+    @property
+    def reports(self) -> tuple[SessionReport, ...]:
+        """The figures of every life there was."""
+        with self._changed:
+            lives = [*self._all, *([self._within] if self._within else [])]
+            return (*self._past, *(life.trusted.report for life in lives))
+
+    def take(self) -> Life:
+        """A life that no other request has, or the one inside. Raises ApiMisuse where none is left."""
+        with self._changed:
+            while not self._idle and self._all and self._over is None:
+                self._changed.wait()
+            if self._idle and self._over is None:
+                return self._idle.pop()
+        return self.inside()
+
+    def inside(self) -> Life:
+        """The life without a worker, which requests share in turns. Raises ApiMisuse where there is none."""
+        with self._changed:
+            if self._within is None and self._over is None and self._setup.on_failure is OnFailure.ENCLAVE:
+                self._within = self._setup.open_inside(self._require_plan())
+            if self._within is None or self._over is not None:
+                reason = self._over or "an earlier request failed"
+                raise ApiMisuse(f"the session is over: {reason}", hint="open a new one")
+            return self._within
+
+    def give_back(self, life: Life) -> None:
+        """Lets the next request have it."""
+        with self._changed:
+            if life in self._all:
+                self._idle.append(life)
+            self._changed.notify()
+
+    def retire(self, life: Life) -> None:
+        """Ends a life whose worker failed: it is never used again. A fresh one takes its place where there is one."""
+        self._forget(life)
+        self._setup.destroy(life)
+        if self._plan is None or life.source is None or not life.source.fresh or self._over is not None:
+            return
+        try:
+            self._add(self._setup.open(self._plan, life.source))
+        except (DeviceError, WireError) as error:
+            self._left_out(life.source, error)
+
+    def close(self, reason: str) -> None:
+        """Ends every life. Raises the first DeviceError, with all of them ended."""
+        with self._changed:
+            self._over = self._over or reason
+            lives = list(self._all) + ([self._within] if self._within else [])
+            self._changed.notify_all()
+        failures = []
+        for life in lives:
+            self._forget(life)
+            try:
+                self._setup.close(life)
+            except DeviceError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _open_all(self, plan: Plan, sources: Sequence[Source]) -> None:
+        """Every worker that can be had. Raises what the first refusal was where none can, or none may be left out."""
+        for source in sources:
+            try:
+                self._add(self._setup.open(plan, source))
+            except (DeviceError, WireError) as error:
+                self._left_out(source, error)
+                if self._setup.on_failure is OnFailure.FAIL or (source is sources[-1] and not self._all):
+                    self.close("a worker could not be had")
+                    raise
+            except BaseException:
+                self.close("it was not opened")
+                raise
+
+    def _left_out(self, source: Source, error: SlalomError) -> None:
+        self.incidents.append(Incident(source.name, type(error).__name__, str(error), Outcome.LEFT_OUT))
+
+    def _add(self, life: Life) -> None:
+        with self._changed:
+            self._all.append(life)
+            self._idle.append(life)
+            self._changed.notify()
+
+    def _forget(self, life: Life) -> None:
+        with self._changed:
+            if life in self._all:
+                self._all.remove(life)
+                self._past.append(life.trusted.report)
+            if life in self._idle:
+                self._idle.remove(life)
+            self._changed.notify_all()
+
+    def _require_plan(self) -> Plan:
+        if self._plan is None:
+            raise ApiMisuse("the plan was not kept")
+        return self._plan
+
+
+def _copy_of(plan: Plan) -> Plan:
+    """The same plan in other memory, for a device in this process to do with as it likes."""
+    return Plan(plan.graph, {name: tensor.copy() for name, tensor in plan.tensors.items()})
