@@ -12,8 +12,8 @@ import numpy as np
 from slalom.bench.memory import resident_bytes
 from slalom.errors import ModelError
 from slalom.plan import Plan
+from slalom.reporting import Report, Worker
 from slalom.session import Session
-from slalom.trusted.session import SessionReport
 
 FloatNetwork = Callable[[np.ndarray], np.ndarray]
 Progress = Callable[[int], None]
@@ -49,7 +49,8 @@ class Evaluation:
 
     images: int
     seconds: float
-    report: SessionReport
+    report: Report
+    workers: tuple[Worker, ...]
     predictions: tuple[Prediction, ...]
     agreement_with_float: float | None
     max_logit_error: float | None
@@ -87,6 +88,7 @@ def evaluate(
         images=len(samples.images),
         seconds=seconds,
         report=session.report,
+        workers=session.workers,
         predictions=predictions,
         agreement_with_float=None if floats is None else float(np.mean(logits.argmax(1) == floats.argmax(1))),
         max_logit_error=None if floats is None else float(np.abs(logits - floats).max()),

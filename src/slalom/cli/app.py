@@ -8,6 +8,7 @@ from slalom.cli.bench import bench_command
 from slalom.cli.compile import compile_command
 from slalom.cli.evaluate import eval_command
 from slalom.cli.inspect import inspect_command
+from slalom.cli.worker import worker_command_line
 
 app = typer.Typer(
     help="Run a neural network on a GPU that nobody has to trust.",
@@ -19,3 +20,4 @@ app.command("eval")(eval_command)
 app.command("compile")(compile_command)
 app.command("inspect")(inspect_command)
 app.command("bench")(bench_command)
+app.command("worker")(worker_command_line)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from slalom.arithmetic.dispatch import Isa, available_isas
 from slalom.errors import ApiMisuse, ModelError
+from slalom.fleet.roster import IN_PROCESS, SPAWN
+from slalom.link.endpoint import parse_endpoint
 
 
 def require_positive(option: str, value: int | None) -> None:
@@ -27,10 +29,11 @@ def parse_isa(word: str | None) -> Isa | None:
     return Isa(word)
 
 
-def require_device(name: str) -> None:
-    """Raises ApiMisuse for a device that there is not."""
-    if name != "cpu":
-        raise ApiMisuse(f"unknown device {name!r:.60}", hint="choose cpu")
+def require_devices(devices: list[str]) -> None:
+    """Raises ApiMisuse for a place that no worker can be at."""
+    for device in devices:
+        if device not in (SPAWN, IN_PROCESS):
+            parse_endpoint(device)
 
 
 def require_writable(path: Path) -> None:

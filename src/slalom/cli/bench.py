@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +10,16 @@ import numpy as np
 import typer
 
 from slalom.arithmetic.dispatch import make_dispatch
+from slalom.bench.boundary import LEVELS as BOUNDARY_LEVELS
+from slalom.bench.boundary import measure_boundary, measure_round_trip
 from slalom.bench.engine import measure_engine
 from slalom.bench.evaluate import random_samples
 from slalom.bench.fused import measure_fused
-from slalom.bench.levels import LevelRow, measure_levels
+from slalom.bench.levels import measure_levels
 from slalom.cli.arguments import parse_isa, require_positive
-from slalom.cli.bench_view import Measurements, bench_document, print_measurements
-from slalom.cli.network import Network, NetworkOptions, open_network
+from slalom.cli.bench_view import Measurements, NetworkMeasurements, bench_document, print_measurements
+from slalom.cli.network import Network, NetworkOptions
+from slalom.cli.offline import offline_network
 from slalom.cli.screen import guarded, print_json, progress_bar, waiting
 from slalom.trusted.policy import Protection
 
@@ -34,30 +38,30 @@ def bench_command(
     kernels_only: Annotated[bool, typer.Option("--kernels-only", help="leave the protection levels out")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
 ) -> None:
-    """Measure the trusted pass, the trusted linear engine and every protection level, side by side."""
+    """Measure the trusted pass, the trusted engine, every protection level and the boundary, side by side."""
     require_positive("--batch-size", batch_size)
     require_positive("--threads", threads)
     single = make_dispatch(parse_isa(isa), 1)
-    network = None if kernels_only else open_network(model, NetworkOptions(weights, image_size))
     with waiting("measuring the trusted pass on one core"):
         fused = measure_fused(single)
     with waiting("measuring the trusted engine on one core"):
         engine = measure_engine(single)
-    levels = [] if network is None else _levels(network, batch_size, threads)
-    plan = None if network is None else network.plan
-    taken = Measurements(single.isa.value, fused, engine, plan, batch_size, levels)
+    taken = Measurements(single.isa.value, fused, engine)
+    if not kernels_only:
+        with offline_network(model, NetworkOptions(weights, image_size, threads=threads)) as network:
+            taken = replace(taken, network=_measure_network(network, batch_size, threads))
     if json:
         print_json(bench_document(taken))
     else:
         print_measurements(taken)
 
 
-def _levels(network: Network, batch_size: int, threads: int | None) -> list[LevelRow]:
+def _measure_network(network: Network, batch_size: int, threads: int | None) -> NetworkMeasurements:
     images: np.ndarray = random_samples(network.plan, batch_size, SEED).images
-    if threads is not None and network.float_network is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    total = len(Protection) + (network.float_network is not None)
-    with progress_bar("levels", total) as progress:
-        return measure_levels(network.plan, images, network.float_network, threads, progress)
+    with progress_bar("levels", len(Protection) + (network.float_network is not None)) as progress:
+        levels = measure_levels(network.plan, images, network.float_network, threads, progress)
+    with waiting("measuring an empty message"):
+        round_trip = measure_round_trip(network.plan)
+    with progress_bar("the boundary", len(BOUNDARY_LEVELS)) as progress:
+        boundary = measure_boundary(network.plan, images, threads, progress)
+    return NetworkMeasurements(network.plan, batch_size, levels, round_trip, boundary)

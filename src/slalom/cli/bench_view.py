@@ -1,4 +1,4 @@
-"""What `slalom bench` shows: three tables, or a document of the same rows."""
+"""What `slalom bench` shows: tables, or a document of the same rows."""
 
 from __future__ import annotations
 
@@ -12,44 +12,57 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from slalom.bench.boundary import BoundaryRow, RoundTrip
 from slalom.bench.engine import EngineRow
 from slalom.bench.fused import FusedRow
 from slalom.bench.levels import LevelRow
-from slalom.cli.screen import SIMULATION, data_console, plain_table, printable, readable_seconds
+from slalom.cli.screen import SEPARATE, data_console, plain_table, printable, readable_seconds
 from slalom.plan import Plan
 
 
 @dataclass(frozen=True)
+class NetworkMeasurements:
+    """The rows of one network."""
+
+    plan: Plan
+    batch_size: int
+    levels: list[LevelRow]
+    round_trip: RoundTrip
+    boundary: list[BoundaryRow]
+
+
+@dataclass(frozen=True)
 class Measurements:
-    """All rows of one run; `plan` and `levels` are empty where only the kernels were measured."""
+    """All rows of one run; `network` is None where only the kernels were measured."""
 
     isa: str
     fused: list[FusedRow]
     engine: list[EngineRow]
-    plan: Plan | None
-    batch_size: int
-    levels: list[LevelRow]
+    network: NetworkMeasurements | None = None
 
 
 def bench_document(taken: Measurements) -> dict[str, Any]:
-    """Every row by the names of its fields: nanoseconds an element, GMAC/s, images/s, seconds an image."""
+    """Every row by the names of its fields: nanoseconds an element, GMAC/s, images/s, seconds."""
+    network = taken.network
     return {
         "processor": processor(),
         "isa": taken.isa,
-        "platform": SIMULATION,
+        "platform": SEPARATE,
         "fused_pass": [dataclasses.asdict(row) | {"ratio": row.ratio} for row in taken.fused],
         "linear_engine": [dataclasses.asdict(row) for row in taken.engine],
-        "model": None if taken.plan is None else taken.plan.graph.model,
-        "plan_digest": None if taken.plan is None else taken.plan.digest,
-        "batch_size": None if taken.plan is None else taken.batch_size,
-        "levels": [dataclasses.asdict(row) for row in taken.levels],
+        "model": None if network is None else network.plan.graph.model,
+        "plan_digest": None if network is None else network.plan.digest,
+        "batch_size": None if network is None else network.batch_size,
+        "levels": [] if network is None else [dataclasses.asdict(row) for row in network.levels],
+        "round_trip": None if network is None else dataclasses.asdict(network.round_trip),
+        "boundary": [] if network is None else [dataclasses.asdict(row) for row in network.boundary],
     }
 
 
 def print_measurements(taken: Measurements) -> None:
     """The tables, on stdout."""
     console = data_console()
-    console.print(Text(f"{printable(processor())}; {SIMULATION}"))
+    console.print(Text(f"{printable(processor())}; {SEPARATE}"))
     one = f"{taken.isa}, one thread"
     _print(
         console,
@@ -63,13 +76,26 @@ def print_measurements(taken: Measurements) -> None:
         engine_table(taken.engine),
         "words are what masks take; float64 is NumPy's product of the same matrices",
     )
-    if taken.plan is not None:
-        _print(
-            console,
-            f"{printable(taken.plan.graph.model)}, batches of {taken.batch_size}: images/s (simulation)",
-            levels_table(taken.levels),
-            "trusted, device, masks: busy time an image; masks are made ahead",
-        )
+    if taken.network is not None:
+        _print_network(console, taken.network)
+
+
+def _print_network(console: Console, network: NetworkMeasurements) -> None:
+    model = f"{printable(network.plan.graph.model)}, batches of {network.batch_size}"
+    _print(
+        console,
+        f"{model}: images/s (simulation)",
+        levels_table(network.levels),
+        "trusted, device, masks: busy time an image; masks are made ahead",
+    )
+    trip = network.round_trip
+    spread = f"p10 - p90 {readable_seconds(trip.p10)} - {readable_seconds(trip.p90)}"
+    _print(
+        console,
+        f"the boundary, {model}: images/s",
+        boundary_table(network.boundary),
+        f"an empty message to the worker and back: median {readable_seconds(trip.median)}, {spread}",
+    )
 
 
 def _print(console: Console, title: str, table: Table, caption: str) -> None:
@@ -109,6 +135,14 @@ def engine_table(rows: list[EngineRow]) -> Table:
     table = plain_table(("layer",), ("activations", "words", "float64"))
     for row in rows:
         table.add_row(row.layer, f"{row.activations:.1f}", f"{row.words:.1f}", f"{row.float64:.1f}")
+    return table
+
+
+def boundary_table(rows: list[BoundaryRow]) -> Table:
+    """The device in a spawned worker beside one in this process."""
+    table = plain_table(("level",), ("in process", "spawned", "ratio"))
+    for row in rows:
+        table.add_row(row.level, f"{row.in_process:.1f}", f"{row.spawned:.1f}", f"{row.ratio:.2f}x")
     return table
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from slalom.cli.arguments import require_writable
-from slalom.cli.network import NetworkOptions, is_plan_file, open_network
+from slalom.cli.network import NetworkOptions, compile_network, is_plan_file
 from slalom.cli.screen import guarded, note, print_json, readable_bytes, waiting
 from slalom.errors import ApiMisuse
 
@@ -30,7 +30,7 @@ def compile_command(
         raise ApiMisuse(f"{model} is compiled already", hint=f"slalom inspect {model}")
     path = output or Path(f"{model.rsplit(':', 1)[-1]}.slalom")
     require_writable(path)
-    network = open_network(model, NetworkOptions(weights, image_size, calibration, bits))
+    network = compile_network(model, NetworkOptions(weights, image_size, calibration, bits))
     with waiting(f"writing {path}"):
         network.plan.save(path)
     size = path.stat().st_size

@@ -11,12 +11,16 @@ import numpy as np
 import typer
 
 from slalom.arithmetic.dispatch import Isa
+from slalom.attacks.table import require_attack
 from slalom.bench.evaluate import Evaluation, Samples, evaluate, random_samples
-from slalom.cli.arguments import parse_isa, require_device, require_positive
+from slalom.cli.arguments import parse_isa, require_devices, require_positive
 from slalom.cli.evaluate_view import evaluation_document, print_evaluation
-from slalom.cli.network import NO_PREPROCESSING, PREPROCESSING_HINT, Network, NetworkOptions, open_network
+from slalom.cli.network import NO_PREPROCESSING, PREPROCESSING_HINT, Network, NetworkOptions
+from slalom.cli.offline import offline_network
 from slalom.cli.screen import guarded, note, print_json, progress_bar, waiting
-from slalom.errors import ApiMisuse, InputError, IntegrityError, ModelError
+from slalom.errors import ApiMisuse, InputError, IntegrityError, WireError
+from slalom.fleet.roster import IN_PROCESS, SPAWN
+from slalom.isolation.level import parse_isolation
 from slalom.link.port import DevicePort
 from slalom.session import Session
 from slalom.trusted.policy import Policy, parse_policy
@@ -24,7 +28,18 @@ from slalom.zoo.classes import class_names
 from slalom.zoo.photos import Photo, find_photos, load_photo, sample_photos
 
 EVALUATION_SEED = 2
-_DEVICE_HINT = "install the device extra, see the README"
+_REFUSED = "no answer was given; the session is over"
+
+
+@dataclass(frozen=True)
+class WorkerRequest:
+    """Which workers answer, and how: places, and words that `Session` takes; `timeout_seconds` of silence."""
+
+    devices: list[str]
+    on_failure: str
+    isolation: str
+    bulk: str
+    timeout_seconds: float
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,7 @@ class Request:
     batches: int
     images: Path | None
     attack: str | None
-    device: str
+    workers: WorkerRequest
     threads: int | None
     isa: Isa | None
 
@@ -47,7 +62,16 @@ def eval_command(
     check: Annotated[str, typer.Option(help="direct, batched or preprocessed")] = "preprocessed",
     rounds: Annotated[int, typer.Option(help="independent checks of every linear result")] = 1,
     schedule: Annotated[str, typer.Option(help="ahead or layerwise, for verified")] = "ahead",
-    device: Annotated[str, typer.Option(help="cpu")] = "cpu",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="spawn, unix:PATH or tcp:HOST:PORT, once for each worker; cpu: in this process (simulation)"),
+    ] = None,
+    on_failure: Annotated[str, typer.Option(help="of a worker: fail, retry or enclave")] = "fail",
+    isolation: Annotated[
+        str, typer.Option(help="of this process and its workers: strict, best-effort or off")
+    ] = "best-effort",
+    bulk: Annotated[str, typer.Option(help="how arrays cross: auto, memfd, shm or inline")] = "auto",
+    timeout: Annotated[float, typer.Option(help="seconds that a worker may be silent")] = 120.0,
     batch_size: Annotated[int, typer.Option(help="images in a request")] = 8,
     batches: Annotated[int, typer.Option(help="requests, at most")] = 4,
     images: Annotated[Path | None, typer.Option(help="a directory of photos")] = None,
@@ -61,14 +85,17 @@ def eval_command(
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
 ) -> None:
     """Run a network on photos at a protection level, and compare it with the float network."""
-    request = Request(batch_size, batches, images, attack, device, threads, parse_isa(isa))
+    workers = WorkerRequest(device or [SPAWN], on_failure, isolation, bulk, timeout)
+    request = Request(batch_size, batches, images, attack, workers, threads, parse_isa(isa))
     policy = parse_policy(protection, check, rounds, schedule)
     _refuse_nonsense(request, policy)
     photos = None if images is None else find_photos(images)
-    network = open_network(model, NetworkOptions(weights, image_size, calibration, bits))
-    samples = _samples(network, photos, request)
-    with _open_session(network, policy, request) as session:
-        evaluation = _run(session, samples, network, request)
+    with offline_network(model, NetworkOptions(weights, image_size, calibration, bits)) as network:
+        samples = _samples(network, photos, request)
+        with _open_session(network, policy, request) as session:
+            evaluation = _run(session, samples, network, request)
+    for incident in evaluation.report.incidents:
+        note(f"worker {incident.worker} failed ({incident.error}: {incident.message}): {incident.outcome}")
     if json:
         print_json(evaluation_document(network, policy, evaluation))
     else:
@@ -79,25 +106,21 @@ def _refuse_nonsense(request: Request, policy: Policy) -> None:
     require_positive("--batch-size", request.batch_size)
     require_positive("--batches", request.batches)
     require_positive("--threads", request.threads)
-    require_device(request.device)
+    require_devices(request.workers.devices)
+    parse_isolation(request.workers.isolation)
     if request.attack is None:
         return
-    if request.attack not in _attack_names():
-        raise ApiMisuse(f"unknown attack {request.attack!r:.60}", hint=f"choose one of {', '.join(_attack_names())}")
+    require_attack(request.attack)
+    if any(device not in (SPAWN, IN_PROCESS) for device in request.workers.devices):
+        raise ApiMisuse(
+            "an attack is for workers that are started here",
+            hint=f"start a cheating one: slalom worker --attack {request.attack} --listen ...",
+        )
     if not policy.protection.checked:
         raise ApiMisuse(
             f"protection {policy.protection} checks nothing, so no attack would be refused",
             hint="use --protection verified or private",
         )
-
-
-def _attack_names() -> tuple[str, ...]:
-    # Here and not above: the cheating devices compute with torch, and `slalom inspect` runs where there is none.
-    try:
-        from slalom import attacks
-    except ModuleNotFoundError as error:
-        raise ModelError(f"an attack needs {error.name}, which is not installed", hint=_DEVICE_HINT) from error
-    return attacks.names()
 
 
 def _samples(network: Network, photos: list[Photo] | None, request: Request) -> Samples:
@@ -145,13 +168,21 @@ def _open_session(network: Network, policy: Policy, request: Request) -> Session
             check=policy.check,
             rounds=policy.rounds,
             schedule=policy.schedule,
-            device=request.device if request.attack is None else _cheating_device(request.attack),
+            device=[_place(device, request.attack) for device in request.workers.devices],
+            on_failure=request.workers.on_failure,
+            isolation=request.workers.isolation,
+            bulk=request.workers.bulk,
+            timeout_seconds=request.workers.timeout_seconds,
             threads=request.threads,
             isa=request.isa,
+            attack=request.attack,
         )
 
 
-def _cheating_device(attack: str) -> DevicePort:
+def _place(device: str, attack: str | None) -> str | DevicePort:
+    """A device in this process that cheats, or the place as it was given: a spawned worker cheats by itself."""
+    if device != IN_PROCESS or attack is None:
+        return device
     from slalom import attacks
 
     return attacks.make(attack)
@@ -166,4 +197,8 @@ def _run(session: Session, samples: Samples, network: Network, request: Request)
             raise
         where = "" if error.step in str(error) else f", at step {error.step!r}"
         message = f"attack {request.attack!r} refused: {error}{where}"
-        raise IntegrityError(message, step=error.step, hint="no answer was given; the session is over") from error
+        raise IntegrityError(message, step=error.step, hint=_REFUSED) from error
+    except WireError as error:
+        if request.attack is None:
+            raise
+        raise WireError(f"attack {request.attack!r} refused: {error}", hint=_REFUSED) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from rich.table import Table
@@ -10,7 +11,14 @@ from rich.text import Text
 from slalom.bench.evaluate import Evaluation, Prediction
 from slalom.bench.memory import trusted_memory
 from slalom.cli.network import Network
-from slalom.cli.screen import SIMULATION, data_console, plain_table, printable, readable_bytes, readable_seconds
+from slalom.cli.screen import (
+    data_console,
+    plain_table,
+    platform_of,
+    printable,
+    readable_bytes,
+    readable_seconds,
+)
 from slalom.trusted.policy import Policy, Protection
 
 _SEEN = {
@@ -34,9 +42,10 @@ def evaluation_document(network: Network, policy: Policy, evaluation: Evaluation
         "check": policy.check.value if checked else None,
         "rounds": policy.rounds if checked else 0,
         "schedule": policy.schedule.value,
-        "platform": SIMULATION,
-        "isolation": "none: the device runs in the trusted process (simulation of the boundary)",
+        "platform": platform_of(evaluation.workers),
         "tee": "none (simulation)",
+        "workers": [dataclasses.asdict(worker) for worker in evaluation.workers],
+        "incidents": [dataclasses.asdict(incident) for incident in report.incidents],
         "soundness_bits": report.soundness_bits,
         "images": evaluation.images,
         "images_per_second": evaluation.images_per_second,
@@ -152,7 +161,8 @@ def _protection_rows(network: Network, policy: Policy, evaluation: Evaluation) -
         ("weights", network.origin),
         ("soundness", checked if policy.protection.checked else "none: nothing is checked"),
         ("the device saw", _SEEN[policy.protection]),
-        ("platform", SIMULATION),
+        ("platform", platform_of(evaluation.workers)),
+        *(("isolation", f"{worker.name}: {worker.isolation}") for worker in evaluation.workers),
     ]
 
 

@@ -34,12 +34,14 @@ _CHECKPOINTS = (".pt", ".pth", ".safetensors")
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """How a network is found and compiled. `image_size` replaces the network's own, None keeps it."""
+    """How a network is found and compiled. `image_size` replaces the network's own, None keeps it; `threads` are of the
+    float network, None for all."""
 
     weights: Path | None = None
     image_size: int | None = None
     calibration: Path | None = None
     bits: int = 12
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,20 @@ def is_plan_file(model: str) -> bool:
     return model.endswith(".slalom")
 
 
-def open_network(model: str, options: NetworkOptions) -> Network:
-    """Loads a plan file, or loads and compiles a network. Raises ModelError, InputError, ApiMisuse."""
+def load_network(model: str, options: NetworkOptions) -> Network:
+    """The network in a plan file. Raises ModelError, and ApiMisuse for options that only a compiler has a use for."""
     require_positive("--image-size", options.image_size)
-    if is_plan_file(model):
-        if options.weights is not None or options.image_size is not None or options.calibration is not None:
-            raise ApiMisuse(
-                "--weights, --image-size and --calibration are for networks that are compiled now",
-                hint=f"{Path(model).name} is compiled already: leave them out",
-            )
-        return Network(Plan.load(model), None, "in the plan")
+    if options.weights is not None or options.image_size is not None or options.calibration is not None:
+        raise ApiMisuse(
+            "--weights, --image-size and --calibration are for networks that are compiled now",
+            hint=f"{Path(model).name} is compiled already: leave them out",
+        )
+    return Network(Plan.load(model), None, "in the plan")
+
+
+def compile_network(model: str, options: NetworkOptions) -> Network:
+    """Loads and compiles a network, in this process. Raises ModelError, InputError, ApiMisuse."""
+    require_positive("--image-size", options.image_size)
     if model.endswith(_CHECKPOINTS):
         raise ApiMisuse(f"{model} holds weights and no network", hint=f"slalom eval resnet_50 --weights {model}")
     try:
@@ -113,6 +119,8 @@ def _compile(model: str, options: NetworkOptions) -> Network:
     from slalom.importer import compile as compile_network
     from slalom.zoo.catalogue import load_module
 
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     with waiting(f"loading {model}"), _foreign_code(model, "made"):
         loaded = load_module(model, options.weights, SEED)
     preprocessing, shape = _face(model, loaded.entry, options)

@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec
 
@@ -26,12 +26,22 @@ from rich.progress import (
 from rich.table import Table
 
 from slalom.errors import SlalomError
+from slalom.reporting import Worker
 
 Arguments = ParamSpec("Arguments")
 
 INTERRUPTED = 130
 FAILED = 1
 SIMULATION = "simulation: no TEE, and the device shares the trusted process"
+SEPARATE = "simulation: no TEE; the device is another process"
+ALONE = "simulation: no TEE; nothing leaves the trusted process"
+
+
+def platform_of(workers: Sequence[Worker]) -> str:
+    """Where the trusted side ran, in one line: no version so far has run in a TEE."""
+    if not workers:
+        return ALONE
+    return SIMULATION if any(worker.in_process for worker in workers) else SEPARATE
 
 
 def data_console() -> Console:
