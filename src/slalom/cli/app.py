@@ -7,6 +7,7 @@ import typer
 from slalom.cli.bench import bench_command
 from slalom.cli.compile import compile_command
 from slalom.cli.evaluate import eval_command
+from slalom.cli.gramine import gramine_manifest_command
 from slalom.cli.inspect import inspect_command
 
 app = typer.Typer(
@@ -19,3 +20,4 @@ app.command("eval")(eval_command)
 app.command("compile")(compile_command)
 app.command("inspect")(inspect_command)
 app.command("bench")(bench_command)
+app.command("gramine-manifest")(gramine_manifest_command)
