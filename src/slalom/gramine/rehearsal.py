@@ -81,6 +81,19 @@ def _evaluate(plan_file: str, images: list[str]) -> None:
     options = ["--protection", "enclave", "--batch-size", "1", "--batches", "1", "--threads", "1", "--json"]
     chosen = [word for path in images for word in ("--images", path)]
     app(["eval", plan_file, *options, *chosen], prog_name="slalom", standalone_mode=False)
+    for path in images:
+        _decode_all(Path(path), plan_file)
+
+
+def _decode_all(images: Path, plan_file: str) -> None:
+    """Every photo, since each format brings a decoder of its own."""
+    from slalom.plan import Plan
+    from slalom.zoo.photos import find_photos, load_photo
+
+    preprocessing = Plan.load(plan_file).graph.preprocessing
+    for photo in find_photos(images):
+        if preprocessing is not None:
+            load_photo(photo, preprocessing)
 
 
 def _prepare(plan_file: str) -> None:
