@@ -27,6 +27,9 @@ ROOMS = (
     Room("trusted", ("numpy", "cryptography", *SHARED)),
     Room("device", ("numpy", "torch", "triton", *SHARED), lean=False),
     Room("attacks", ("numpy", "torch", "slalom.device", *SHARED), lean=False),
+    Room(
+        "gramine", ("slalom.plan", "slalom.errors", "slalom.session", "slalom.cli.app", "slalom.zoo.photos"), lean=False
+    ),
     Room("importer", ("numpy", "torch", *SHARED), lean=False),
 )
 

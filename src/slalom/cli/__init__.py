@@ -1,4 +1,6 @@
-"""The command line: `slalom eval | compile | inspect | bench`. Data goes to stdout, everything else to stderr.
+"""The command line: `slalom eval | compile | inspect | bench | gramine-manifest`.
+
+Data goes to stdout, everything else to stderr.
 
 Enters: arguments. Leaves: tables, or JSON with `--json`, and an exit code: 0, or the one of the error's class.
 Configuration is made here and passed down; nothing below reads the environment.
@@ -7,6 +9,7 @@ Configuration is made here and passed down; nothing below reads the environment.
     evaluate, evaluate_view  `eval`: what it does, what it shows
     compile, inspect         `compile`, `inspect`
     bench, bench_view        `bench`: what it does, what it shows
+    gramine                  `gramine-manifest`
     network                  from the MODEL argument to a plan
     arguments                checks of what every command takes, before any work
     screen                   the two streams, progress, refusals, numbers for people

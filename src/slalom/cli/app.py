@@ -7,6 +7,7 @@ import typer
 from slalom.cli.bench import bench_command
 from slalom.cli.compile import compile_command
 from slalom.cli.evaluate import eval_command
+from slalom.cli.gramine import gramine_manifest_command
 from slalom.cli.inspect import inspect_command
 from slalom.cli.worker import worker_command_line
 
@@ -21,3 +22,4 @@ app.command("compile")(compile_command)
 app.command("inspect")(inspect_command)
 app.command("bench")(bench_command)
 app.command("worker")(worker_command_line)
+app.command("gramine-manifest")(gramine_manifest_command)
