@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from fractions import Fraction
 
-from slalom.isolation.report import decode_report
+from slalom.isolation.report import IsolationReport
 from slalom.link.port import DevicePort
 from slalom.link.remote import RemoteDevice
 from slalom.trusted.session import SessionReport
@@ -67,5 +67,5 @@ def merge_reports(reports: Sequence[SessionReport], incidents: tuple[Incident, .
 def describe_worker(name: str, device: DevicePort | None) -> Worker:
     """A worker as people read of it."""
     if isinstance(device, RemoteDevice) and device.welcome is not None:
-        return Worker(name, decode_report(device.welcome.isolation).summary, in_process=False)
+        return Worker(name, IsolationReport.decode(device.welcome.isolation).summary, in_process=False)
     return Worker(name, "none: it shares the trusted process", in_process=device is not None)

@@ -6,6 +6,7 @@ import typer
 
 from slalom.cli.bench import bench_command
 from slalom.cli.compile import compile_command
+from slalom.cli.doctor import doctor_command
 from slalom.cli.evaluate import eval_command
 from slalom.cli.gramine import gramine_manifest_command
 from slalom.cli.inspect import inspect_command
@@ -23,3 +24,4 @@ app.command("inspect")(inspect_command)
 app.command("bench")(bench_command)
 app.command("worker")(worker_command_line)
 app.command("gramine-manifest")(gramine_manifest_command)
+app.command("doctor")(doctor_command)

@@ -30,7 +30,7 @@ class KeyMemory(Protocol):
 
     @property
     def buffer(self) -> memoryview:
-        """The memory; empty once it is wiped."""
+        """The memory, until it is wiped."""
 
     def wipe(self) -> None:
         """Overwrites the memory and lets it go; may be called twice."""
@@ -44,7 +44,7 @@ class PlainMemory:
 
     @property
     def buffer(self) -> memoryview:
-        """The memory; empty once it is wiped."""
+        """The memory, until it is wiped."""
         return memoryview(self._bytes)
 
     def wipe(self) -> None:
@@ -63,6 +63,7 @@ class Randomness:
         self._key = key_memory(_KEY_SIZE)
         # The bytes pass through the heap once, where the operating system's randomness is given.
         self._key.buffer[:] = secrets.token_bytes(_KEY_SIZE)
+        self._destroyed = False
         self._next_stream = 0
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -105,6 +106,7 @@ class Randomness:
     def destroy(self) -> None:
         """Overwrites the key; every later draw is refused."""
         with self._lock:
+            self._destroyed = True
             self._key.wipe()
 
     def _draw_51_bits(self, count: int) -> Elements:
@@ -115,7 +117,7 @@ class Randomness:
 
     def _require_usable(self) -> None:
         self.require_process()
-        if not len(self._key.buffer):
+        if self._destroyed:
             raise PrivacyError("the session's secrets are destroyed")
 
     def _keystream(self, stream: int, target: np.ndarray) -> None:

@@ -15,6 +15,10 @@ _PROGRAM = (
 
 
 def worker_command(options: WorkerOptions) -> list[str]:
-    """The command line of a worker. Packages come from where this process has them, but not from its own folder."""
-    search = [str(Path(entry).resolve()) for entry in sys.path if entry]
-    return [sys.executable, "-I", "-c", _PROGRAM, json.dumps(search), options.encode()]
+    """The command line of a worker."""
+    return [sys.executable, "-I", "-c", _PROGRAM, json.dumps(search_path()), options.encode()]
+
+
+def search_path() -> list[str]:
+    """Where this process finds packages, but for the folder that it was started in."""
+    return [str(Path(entry).resolve()) for entry in sys.path if entry]
