@@ -51,23 +51,22 @@ def test_images_are_the_linear_maps_of_the_words(name: str, prepared: bool) -> N
 
 
 def test_a_mask_is_spent_once() -> None:
-    randomness = Randomness()
-    mask = Mask(randomness.draw_stream(), (2, 3), {})
-    mask.spend(randomness)
+    words = np.ones((2, 3), np.int32)
+    mask = Mask(words, {})
+    assert mask.spend().words is words
     for _ in range(2):
         with pytest.raises(PrivacyError, match="a mask may be used once"):
-            mask.spend(randomness)
+            mask.spend()
 
 
 def test_eight_threads_spend_a_mask_once() -> None:
-    randomness = Randomness()
     for _ in range(50):
-        mask, outcomes, barrier = Mask(randomness.draw_stream(), (1, 4), {}), [], threading.Barrier(8)
+        mask, outcomes, barrier = Mask(np.ones((1, 4), np.int32), {}), [], threading.Barrier(8)
 
         def spend(mask: Mask = mask, barrier: Any = barrier, outcomes: Any = outcomes) -> None:
             barrier.wait()
             try:
-                mask.spend(randomness)
+                mask.spend()
                 outcomes.append(True)
             except PrivacyError:
                 outcomes.append(False)
@@ -81,13 +80,12 @@ def test_eight_threads_spend_a_mask_once() -> None:
 
 
 def test_a_destroyed_mask_is_empty_and_cannot_be_spent() -> None:
-    randomness = Randomness()
-    image = np.ones((1, 4), np.int32)
-    mask = Mask(randomness.draw_stream(), (1, 4), {"fc": image})
+    words, image = np.ones((1, 4), np.int32), np.ones((1, 4), np.int32)
+    mask = Mask(words, {"fc": image})
     mask.destroy()
-    assert not image.any()
+    assert not image.any() and not words.any()
     with pytest.raises(PrivacyError):
-        mask.spend(randomness)
+        mask.spend()
 
 
 def test_masks_never_repeat_prepared_or_not_under_eight_threads() -> None:
@@ -124,7 +122,7 @@ def test_another_batch_takes_another_mask() -> None:
 def test_destroying_the_bank_overwrites_the_unused() -> None:
     bank, _ = make_bank()
     bank.prepare(2)
-    images = [image for ready in bank._ready.values() for mask in ready for image in mask._images.values()]
+    images = [image for ready in bank._ready.values() for mask in ready for image in mask._secret.images.values()]
     assert images and all(image.any() for image in images)
     bank.destroy()
     assert not any(image.any() for image in images)

@@ -1,7 +1,8 @@
 """Single-use masks r and their images u = W r mod 2^32: what makes everything the device sees uniform.
 
-One mask hides one value of one micro-batch, for all the linear steps that read it. A mask is kept as the index of its
-random stream; its images are kept as they are. It is consumed by use, and nothing gives it back: a retry takes another.
+One mask hides one value of one micro-batch, for all the linear steps that read it. A mask that waits is kept with its
+images, as words: expanding it again when it is used would hold every other thread up (decision 0010). It is consumed by
+use, and nothing gives it back: a retry takes another.
 """
 
 from __future__ import annotations
@@ -30,30 +31,27 @@ class SpentMask:
 class Mask:
     """A mask that can be spent once. Thread-safe; a second use raises PrivacyError."""
 
-    def __init__(self, stream: int, shape: tuple[int, int], images: Mapping[str, Words]) -> None:
-        self._stream: int | None = stream
-        self._shape = shape
-        self._images = images
+    def __init__(self, words: Words, images: Mapping[str, Words]) -> None:
+        self._secret: SpentMask | None = SpentMask(words, images)
         self._lock = threading.Lock()
         self.image_bytes = sum(image.nbytes for image in images.values())
+        self.held_bytes = self.image_bytes + words.nbytes
 
-    def spend(self, randomness: Randomness) -> SpentMask:
+    def spend(self) -> SpentMask:
         """The mask itself, for the one time it is used."""
         with self._lock:
-            stream, self._stream = self._stream, None
-        if stream is None:
+            secret, self._secret = self._secret, None
+        if secret is None:
             raise PrivacyError("a mask may be used once")
-        batch, count = self._shape
-        words = randomness.expand_words(stream, batch * count).reshape(batch, count)
-        images, self._images = self._images, {}
-        return SpentMask(words, images)
+        return secret
 
     def destroy(self) -> None:
-        """Overwrites the images and forgets the stream."""
+        """Overwrites a mask that was not used."""
         with self._lock:
-            self._stream = None
-        for image in self._images.values():
-            image.fill(0)
+            secret, self._secret = self._secret, None
+        if secret is not None:
+            for array in (secret.words, *secret.images.values()):
+                array.fill(0)
 
 
 class MaskBank:
@@ -92,7 +90,8 @@ class MaskBank:
             before = self.seconds
             mask = self._make(value, batch)
             self.inline_seconds += self.seconds - before
-        return mask.spend(self._randomness)
+        self._randomness.require_usable()  # LOAD-BEARING: a forked child has this mask too
+        return mask.spend()
 
     def destroy(self) -> None:
         """Overwrites and forgets every mask that was not used."""
@@ -104,9 +103,9 @@ class MaskBank:
 
     @property
     def held_bytes(self) -> int:
-        """Mask images that wait in the bank, in bytes."""
+        """Masks and mask images that wait in the bank, in bytes."""
         with self._lock:
-            return sum(mask.image_bytes for ready in self._ready.values() for mask in ready)
+            return sum(mask.held_bytes for ready in self._ready.values() for mask in ready)
 
     def _make(self, value: str, batch: int) -> Mask:
         begin = time.perf_counter()
@@ -120,4 +119,4 @@ class MaskBank:
         with self._lock:
             self.seconds += time.perf_counter() - begin
             self.made += 1
-        return Mask(stream, shape, images)
+        return Mask(words.reshape(shape), images)

@@ -71,7 +71,7 @@ class Randomness:
     def draw_stream(self) -> int:
         """A stream index that was never given before and never will be. Raises PrivacyError when they end."""
         with self._lock:
-            self._require_usable()
+            self.require_usable()
             if self._next_stream >= _STREAM_LIMIT:
                 raise PrivacyError("the session's random streams are used up")
             stream = self._next_stream
@@ -115,7 +115,8 @@ class Randomness:
         raw >>= np.uint64(13)
         return raw
 
-    def _require_usable(self) -> None:
+    def require_usable(self) -> None:
+        """Raises PrivacyError in a forked process, and once the secrets are destroyed."""
         self.require_process()
         if self._destroyed:
             raise PrivacyError("the session's secrets are destroyed")
@@ -125,7 +126,7 @@ class Randomness:
         nonce = stream.to_bytes(8, "big") + bytes(8)
         # LOAD-BEARING: locked, or `destroy` in another thread could leave a key of zeros to be used here
         with self._lock:
-            self._require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, by one process alone
+            self.require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, by one process alone
             encryptor = Cipher(algorithms.AES256(self._key.buffer), modes.CTR(nonce)).encryptor()
         target.fill(0)
         whole = target.data.cast("B")
