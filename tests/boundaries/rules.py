@@ -27,6 +27,7 @@ ROOMS = (
     Room("trusted", ("numpy", "cryptography", *SHARED)),
     Room("device", ("numpy", "torch", "triton", *SHARED), lean=False),
     Room("attacks", ("numpy", "torch", "slalom.device", *SHARED), lean=False),
+    Room("isolation", ("py_landlock", "pyseccomp", "slalom.errors"), lean=False),
     Room("importer", ("numpy", "torch", *SHARED), lean=False),
 )
 
