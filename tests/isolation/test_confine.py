@@ -118,17 +118,20 @@ def test_what_is_given_can_be_used(tmp_path: os.PathLike[str]) -> None:
 folder = Path(sys.argv[1])
 (folder / "in").mkdir(); (folder / "out").mkdir(); (folder / "in" / "file").write_text("read")
 ours, other = os.memfd_create("kept"), os.memfd_create("dropped")
-c = begin_confinement(Isolation.STRICT, readable=[folder / "in"], writable=[folder / "out"], keep=[ours])
+(folder / "alone").write_text("alone")
+given = [folder / "in", folder / "alone"]
+c = begin_confinement(Isolation.STRICT, readable=given, writable=[folder / "out"], keep=[ours])
 c.seal()
 (folder / "out" / "new").write_text("written")
 os.write(ours, b"x")
-print((folder / "in" / "file").read_text(), (folder / "out" / "new").read_text())
-for refused in (lambda: (folder / "in" / "new").write_text("x"), lambda: os.fstat(other), lambda: os.listdir(folder)):
+print((folder / "in" / "file").read_text(), (folder / "out" / "new").read_text(), (folder / "alone").read_text())
+for refused in (lambda: (folder / "in" / "new").write_text("x"), lambda: (folder / "alone").write_text("x"),
+                lambda: (folder / "in" / "file").write_text("x"), lambda: os.fstat(other), lambda: os.listdir(folder)):
     try: refused(); print("done")
     except OSError as error: print(error.errno)
 """
     ended = run(START + code, str(tmp_path))
-    assert ended.stdout == "read written\n13\n9\n13\n", ended.stderr
+    assert ended.stdout == "read written alone\n13\n13\n13\n9\n13\n", ended.stderr
 
 
 @needs_strict

@@ -10,7 +10,7 @@ import pytest
 
 from slalom.errors import DeviceError
 from slalom.isolation.filter import find_seccomp, make_filter
-from slalom.isolation.syscalls import DENIED, FIRST_UNKNOWN, LAST_UNKNOWN, NEWER
+from slalom.isolation.syscalls import DENIED, FIRST_UNKNOWN, LAST_UNKNOWN, NEWER, conditions
 from tests.isolation.machine import OFFERED, ROOT_USER, needs_strict, run
 
 NAMES = tuple(name for line in DENIED for name in line.split())
@@ -82,6 +82,24 @@ print(answers, report.seccomp, report.missing)
 def test_threads_from_before_the_seal_are_sealed_and_new_ones_start() -> None:
     ended = run(THREADS)
     assert ended.stdout == "['EPERM', 'EPERM'] True ('parent death signal',)\n", ended.stderr
+
+
+# The reason why the list exists, said once more: no line of it goes without a test noticing.
+ISSUE = """
+ptrace process_vm_readv process_vm_writev pidfd_open pidfd_getfd pidfd_send_signal kcmp process_madvise move_pages
+migrate_pages tkill perf_event_open bpf userfaultfd io_uring_setup io_uring_enter io_uring_register add_key
+request_key keyctl fanotify_init personality execve execveat fork vfork connect bind listen shmget shmat msgget semget
+mq_open mount umount2 pivot_root chroot setns unshare fsopen fsmount move_mount open_tree mount_setattr
+name_to_handle_at open_by_handle_at chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat setxattr utimensat
+mknod mknodat inotify_add_watch kexec_load kexec_file_load init_module finit_module delete_module reboot swapon swapoff
+clock_settime sethostname iopl ioperm
+"""
+
+
+def test_the_list_holds_what_it_is_for() -> None:
+    assert set(ISSUE.split()) <= set(NAMES)
+    conditional = {name for name, _ in conditions(1, gpu=False)}
+    assert {"socket", "socketpair", "clone", "kill", "tgkill", "rt_sigqueueinfo", "prctl", "prlimit64"} <= conditional
 
 
 def test_the_list_names_each_call_once() -> None:
