@@ -30,6 +30,7 @@ ROOMS = (
     Room(
         "gramine", ("slalom.plan", "slalom.errors", "slalom.session", "slalom.cli.app", "slalom.zoo.photos"), lean=False
     ),
+    Room("isolation", ("py_landlock", "pyseccomp", "slalom.errors"), lean=False),
     Room("importer", ("numpy", "torch", *SHARED), lean=False),
 )
 

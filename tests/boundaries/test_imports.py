@@ -87,6 +87,10 @@ def test_secrets_are_drawn_in_one_file() -> None:
         ("link", "from slalom.trusted import walk"),
         ("link", "import pickle"),
         ("importer", "import slalom.trusted"),
+        ("isolation", "import numpy"),
+        ("isolation", "import torch"),
+        ("isolation", "from slalom.link import port"),
+        ("isolation", "import slalom"),
     ],
 )
 def test_a_planted_import_is_found(room: str, planted: str) -> None:
