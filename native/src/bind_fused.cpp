@@ -6,6 +6,7 @@
 
 #include "fused.hpp"
 #include "isa.hpp"
+#include "team.hpp"
 
 namespace nb = nanobind;
 
@@ -103,23 +104,56 @@ void check_whole(const FusedPass& pass) {
     if (!one_source || !one_output || !masked || !dotted) throw nb::value_error("the fused pass lacks an array");
 }
 
-// shape: (batch, count, begin, end); dots: uint64 [batch, probes] and [batch, probe images]
-void fused_pass(int isa, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple output, nb::tuple dots) {
-    FusedPass pass;
+// dots: uint64 [parts, batch, probes] and [parts, batch, probe images], whose first part receives the sums.
+struct Dots {
+    uint64_t *source, *output;
+    size_t source_count, output_count;  // of one part
+
+    void sum(size_t parts) const {
+        for (size_t part = 1; part < parts; ++part) {
+            add(source, source + part * source_count, source_count);
+            add(output, output + part * output_count, output_count);
+        }
+    }
+
+private:
+    static void add(uint64_t* total, const uint64_t* more, size_t count) {
+        constexpr uint64_t prime = (uint64_t{1} << 51) - 129;
+        for (size_t i = 0; i < count; ++i) {
+            const uint64_t sum = total[i] + more[i];  // < 2p < 2^52
+            total[i] = sum - (prime & (0 - static_cast<uint64_t>(sum >= prime)));
+        }
+    }
+};
+
+// shape: (batch, count, elements a range is a multiple of, parts at most).
+void fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple output,
+                nb::tuple dots) {
+    FusedPass pass{};
     pass.batch = nb::cast<size_t>(shape[0]);
     pass.count = nb::cast<size_t>(shape[1]);
-    pass.begin = nb::cast<size_t>(shape[2]);
-    pass.end = nb::cast<size_t>(shape[3]);
-    if (pass.begin > pass.end || pass.end > pass.count) throw nb::value_error("the range leaves the array");
+    const size_t most = nb::cast<size_t>(shape[3]);
+    if (nb::cast<size_t>(shape[2]) == 0 || most == 0) throw nb::value_error("a pass has at least one range");
+    const Ranges ranges(0, pass.count, nb::cast<size_t>(shape[2]), most);
     read_source(pass, source);
     read_program(pass, program);
     read_output(pass, output);
-    pass.source_dots = data_of<uint64_t>(dots[0], pass.batch * pass.probe_count);
-    pass.output_dots = data_of<uint64_t>(dots[1], pass.batch * pass.image_count);
+    Dots sums{nullptr, nullptr, pass.batch * pass.probe_count, pass.batch * pass.image_count};
+    sums.source = pass.source_dots = data_of<uint64_t>(dots[0], most * sums.source_count);
+    sums.output = pass.output_dots = data_of<uint64_t>(dots[1], most * sums.output_count);
     check_whole(pass);
     const FusedKernels& chosen = kernels(isa);
     nb::gil_scoped_release released;
-    chosen.pass(pass);
+    auto work = [&](size_t part) {
+        FusedPass own = pass;
+        own.begin = ranges.edge(part);
+        own.end = ranges.edge(part + 1);
+        own.source_dots = sums.source + part * sums.source_count;
+        own.output_dots = sums.output + part * sums.output_count;
+        chosen.pass(own);
+    };
+    team.run(ranges.parts, work);
+    sums.sum(ranges.parts);
 }
 
 using Factor = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -135,8 +169,8 @@ void field_multiply(int isa, Factor a, Factor b, Product product) {
 }  // namespace
 
 void bind_fused(nb::module_& module) {
-    module.def("fused_pass", &fused_pass, nb::arg("isa"), nb::arg("shape"), nb::arg("source"), nb::arg("program"),
-               nb::arg("output"), nb::arg("dots"), "One range of the fused pass; see slalom.arithmetic.fused.");
+    module.def("fused_pass", &fused_pass, nb::arg("isa"), nb::arg("team"), nb::arg("shape"), nb::arg("source"),
+               nb::arg("program"), nb::arg("output"), nb::arg("dots"), "The fused pass; see slalom.arithmetic.fused.");
     module.def("field_multiply", &field_multiply, nb::arg("isa"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
                nb::arg("product").noconvert(), "Elementwise a * b mod p for elements of the field.");
 }

@@ -6,6 +6,7 @@
 
 #include "isa.hpp"
 #include "linear.hpp"
+#include "team.hpp"
 
 namespace nb = nanobind;
 
@@ -69,20 +70,25 @@ static PoolGeometry read_pool(const Numbers& x, const Array<const int64_t>& rows
             int64_t(columns.shape(0)), rows.data(), columns.data()};
 }
 
-static void pool_maximum(int isa, Numbers x, Array<const int64_t> rows, Array<const int64_t> columns, Array<int16_t> y,
-                         int64_t begin, int64_t end) {
-    const PoolGeometry g = read_pool(x, rows, columns);
-    const int16_t* source = read_source(x).activations;
+// A pool over every output row of a batch, a few rows at a time.
+template <typename Result, typename Kernel>
+static void pool_rows(Team& team, const PoolGeometry& g, const int16_t* source, Result* y, size_t rows, Kernel kernel) {
+    const Ranges ranges(0, rows, 1, rows);
     nb::gil_scoped_release unlocked;
-    kernels(isa).pool_maximum(g, source, y.data(), begin, end);
+    auto work = [&](size_t part) { kernel(g, source, y, int64_t(ranges.edge(part)), int64_t(ranges.edge(part + 1))); };
+    team.run(ranges.parts, work);
 }
 
-static void pool_sum(int isa, Numbers x, Array<const int64_t> rows, Array<const int64_t> columns, Array<int32_t> y,
-                     int64_t begin, int64_t end) {
-    const PoolGeometry g = read_pool(x, rows, columns);
-    const int16_t* source = read_source(x).activations;
-    nb::gil_scoped_release unlocked;
-    kernels(isa).pool_sum(g, source, y.data(), begin, end);
+static void pool_maximum(int isa, Team& team, Numbers x, Array<const int64_t> rows, Array<const int64_t> columns,
+                         Array<int16_t> y) {
+    pool_rows(team, read_pool(x, rows, columns), read_source(x).activations, y.data(), x.shape(0) * rows.shape(0),
+              kernels(isa).pool_maximum);
+}
+
+static void pool_sum(int isa, Team& team, Numbers x, Array<const int64_t> rows, Array<const int64_t> columns,
+                     Array<int32_t> y) {
+    pool_rows(team, read_pool(x, rows, columns), read_source(x).activations, y.data(), x.shape(0) * rows.shape(0),
+              kernels(isa).pool_sum);
 }
 
 void bind_linear(nb::module_& module) {
@@ -92,6 +98,6 @@ void bind_linear(nb::module_& module) {
     module.def("gemm", &gemm, "y = W x mod 2**32 on a range of output pixels and panels");
     module.def("depthwise", &depthwise, "as gemm, one input channel per group, on a range of output pixels");
     module.def("field_outer", &field_outer, "the transposed map of spatial (x) kernel in F_p, on a range of image rows");
-    module.def("pool_maximum", &pool_maximum, "the maximum of each window, on a range of output rows");
-    module.def("pool_sum", &pool_sum, "the sum of each window, on a range of output rows");
+    module.def("pool_maximum", &pool_maximum, "the maximum of each window");
+    module.def("pool_sum", &pool_sum, "the sum of each window");
 }

@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "isa.hpp"
+#include "team.hpp"
 
 namespace nb = nanobind;
 
@@ -23,8 +24,12 @@ static std::vector<std::string> supported_isas() {
 }
 
 NB_MODULE(_native, module) {
+    nb::set_leak_warnings(false);  // whoever holds a team until the interpreter ends leaks nothing that matters
     module.doc() = "Exact kernels of the trusted side. Arguments are validated by slalom.arithmetic, not here.";
     module.def("supported_isas", &supported_isas, "Instruction sets this processor runs, slowest first.");
+    nb::class_<Team>(module, "Team", "Threads that share the parts of one kernel call after another.")
+        .def(nb::init<size_t>(), nb::arg("threads"))
+        .def("close", &Team::close, nb::call_guard<nb::gil_scoped_release>());
     bind_fused(module);
     bind_linear(module);
 }

@@ -9,8 +9,14 @@ BLOCK_ROWS: int
 SCRATCH_ELEMENTS: int
 
 def supported_isas() -> list[str]: ...
+
+class Team:
+    def __init__(self, threads: int) -> None: ...
+    def close(self) -> None: ...
+
 def fused_pass(
     isa: int,
+    team: Team,
     shape: tuple[Any, ...],
     source: tuple[Any, ...],
     program: tuple[Any, ...],
@@ -42,8 +48,8 @@ def field_outer(
     /,
 ) -> None: ...
 def pool_maximum(
-    isa: int, x: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], y: NDArray[Any], begin: int, end: int, /
+    isa: int, team: Team, x: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], y: NDArray[Any], /
 ) -> None: ...
 def pool_sum(
-    isa: int, x: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], y: NDArray[Any], begin: int, end: int, /
+    isa: int, team: Team, x: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], y: NDArray[Any], /
 ) -> None: ...

@@ -37,13 +37,14 @@ def available_isas() -> tuple[Isa, ...]:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """One instruction set and a pool of `threads` threads.
-
-    `run_ranges` cuts 0..count into contiguous ranges whose inner edges are multiples of `multiple`.
+    """One instruction set and `threads` threads, twice: `team` shares out one kernel call among threads that never see
+    Python, for what must be quick; `run_ranges` cuts 0..count into contiguous ranges whose inner edges are multiples of
+    `multiple`, for what takes long.
     """
 
     isa: Isa
     threads: int
+    team: _native.Team = field(repr=False, compare=False)
     _pool: ThreadPoolExecutor | None = field(default=None, repr=False, compare=False)
 
     def run_ranges(self, count: int, multiple: int, work: Callable[[int, int], Result]) -> list[Result]:
@@ -57,7 +58,8 @@ class Dispatch:
         return list(self._pool.map(lambda pair: work(*pair), ranges))
 
     def close(self) -> None:
-        """Ends the pool's threads."""
+        """Ends the threads."""
+        self.team.close()
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -75,4 +77,4 @@ def make_dispatch(isa: Isa | str | None = None, threads: int | None = None) -> D
     if type(count) is not int or count < 1:
         raise ApiMisuse(f"threads must be a whole number of at least 1, not {count!r:.40}")
     pool = ThreadPoolExecutor(count, thread_name_prefix="slalom") if count > 1 else None
-    return Dispatch(chosen, count, pool)
+    return Dispatch(chosen, count, _native.Team(count), pool)

@@ -38,7 +38,8 @@ Values = NDArray[np.int16] | NDArray[np.float32]
 MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
 
 _TILE_COUNT = 1024  # as in dots.inl
-_RANGE_ELEMENTS = 2**17
+_RANGE_ELEMENTS = 2**16  # of all items together: some 20 microseconds, many times what handing it over takes
+_PARTS_PER_THREAD = 4  # so that a thread that was held up does not hold up the rest
 _STREAM_VALUES = 2**22  # the same size in int16: too large to be in the caches when it is read next
 _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
 _MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
@@ -128,20 +129,15 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     )
     native_program = _encode_program(program, given.operands)
 
-    def run_range(begin: int, end: int) -> tuple[Elements, Elements]:
-        source_dots = np.empty((batch, len(given.probes)), np.uint64)
-        output_dots = np.empty((batch, len(given.probe_images)), np.uint64)
-        dots = (source_dots, output_dots)
-        _native.fused_pass(dispatch.isa.code, (batch, count, begin, end), source, native_program, output, dots)
-        return dots
-
-    parts = dispatch.run_ranges(count, _range_multiple(batch), run_range)
-    source_dots, output_dots = parts[0]
-    for more_source, more_output in parts[1:]:
-        source_dots, output_dots = field.add(source_dots, more_source), field.add(output_dots, more_output)
+    parts = dispatch.threads * _PARTS_PER_THREAD if dispatch.threads > 1 else 1
+    source_dots = np.empty((parts, batch, len(given.probes)), np.uint64)
+    output_dots = np.empty((parts, batch, len(given.probe_images)), np.uint64)
+    shape_of_ranges = (batch, count, _range_multiple(batch), parts)
+    dots = (source_dots, output_dots)
+    _native.fused_pass(dispatch.isa.code, dispatch.team, shape_of_ranges, source, native_program, output, dots)
     if values is None:
         values = given.source
-    return PassOutput(values, source_dots, output_dots, blinded)
+    return PassOutput(values, source_dots[0], output_dots[0], blinded)
 
 
 def _range_multiple(batch: int) -> int:

@@ -29,12 +29,7 @@ def pool(dispatch: Dispatch, step: Pool, x: npt.NDArray[np.int16]) -> Pooled:
     maximum = step.reduction is Reduction.MAXIMUM
     kernel = _native.pool_maximum if maximum else _native.pool_sum
     y = aligned_empty((x.shape[0], len(rows), len(columns), x.shape[3]), np.int16 if maximum else np.int32)
-    source, code = np.ascontiguousarray(x), dispatch.isa.code
-    dispatch.run_ranges(
-        x.shape[0] * len(rows),
-        1,
-        lambda begin, end: kernel(code, source, rows, columns, y, begin, end),
-    )
+    kernel(dispatch.isa.code, dispatch.team, np.ascontiguousarray(x), rows, columns, y)
     return y
 
 
