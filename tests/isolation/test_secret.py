@@ -58,6 +58,26 @@ def test_it_is_zero_writable_and_of_its_size(kind: str, size: int) -> None:
     memory.wipe()
 
 
+BEYOND = """
+import ctypes, os, resource
+from slalom.isolation.secret import SecretMemory
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 16, 1 << 16))
+if os.geteuid() == 0:
+    os.setgid(65534); os.setuid(65534)  # root has no limit
+memories = [SecretMemory(size) for size in (32, 1 << 20)]
+for memory in memories:
+    memory.buffer[:] = b"k" * len(memory.buffer)
+    print(memory.kind)
+    memory.wipe()
+"""
+
+
+def test_beyond_the_limit_on_locked_memory_it_is_plain_and_whole() -> None:
+    ended = run(BEYOND)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[1] == "plain memory"
+
+
 @pytest.mark.parametrize("size", [0, -1, (1 << 30) + 1])
 def test_other_sizes_are_refused(size: int) -> None:
     with pytest.raises(ApiMisuse, match="has no meaning"):

@@ -14,7 +14,8 @@ PR_GET_NO_NEW_PRIVS = 39
 
 _MEMFD_SECRET = 447  # the same on every architecture, as all numbers above 423
 _PROT_READ_WRITE = 1 | 2
-_MAP_SHARED_FIXED = 0x01 | 0x10
+_MAP_SHARED = 0x01
+_MREMAP_FIXED = 1 | 2  # and may move, without which it means nothing
 _FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -22,6 +23,9 @@ _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 _libc.syscall.restype = ctypes.c_long
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
 _libc.mmap.restype = ctypes.c_void_p
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
+_libc.mremap.restype = ctypes.c_void_p
 _libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
@@ -36,9 +40,17 @@ def open_secret_memory() -> int:
 
 
 def map_over(address: int, size: int, descriptor: int) -> None:
-    """Puts a descriptor's memory, shared, in the place of an existing mapping of the caller's."""
-    if _libc.mmap(address, size, _PROT_READ_WRITE, _MAP_SHARED_FIXED, descriptor, 0) == _FAILED:
+    """Puts a descriptor's memory, shared, in the place of an existing mapping of the caller's, of whole pages.
+
+    Where it raises OSError, the existing mapping is still there. Raises MemoryError where it may not be.
+    """
+    # LOAD-BEARING: mapping over it at once would leave a hole where the limit on locked memory refuses the new one.
+    fresh = _libc.mmap(None, size, _PROT_READ_WRITE, _MAP_SHARED, descriptor, 0)
+    if fresh == _FAILED:
         raise _last_error()
+    if _libc.mremap(fresh, size, size, _MREMAP_FIXED, address) == _FAILED:
+        _libc.munmap(fresh, size)
+        raise MemoryError("the kernel has no memory left to move a mapping")
 
 
 def lock(address: int, size: int) -> None:

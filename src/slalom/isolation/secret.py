@@ -15,10 +15,10 @@ from slalom.isolation import kernel
 class SecretMemory:
     """Zeroed memory of `size` bytes, 1 to 2^30, that is overwritten when it is wiped, dropped, or the process ends.
 
-    `kind` is `memfd_secret` where the kernel has it: not even root reads that from another process. Otherwise it is
-    `locked memory` (never swapped), or `plain memory` where the limit on locked memory is reached. No kind is in a
-    forked child: touching it there ends the child, which is better than a key of zeros. Raises ApiMisuse for
-    another size.
+    `kind` is `memfd_secret` where the kernel has it: it reads that for no other process, root's included (a tracer can
+    still make this process read it: see `confine`). Otherwise it is `locked memory` (never swapped), or `plain memory`
+    where the limit on locked memory is reached. No kind is in a forked child: touching it there ends the child, which
+    is better than a key of zeros. Raises ApiMisuse for another size.
     """
 
     def __init__(self, size: int) -> None:
