@@ -61,13 +61,14 @@ Operation read_operation(const nb::tuple& parts, size_t batch) {
     return operation;
 }
 
-// source: (claims or None, activation or None, mask image or None, probes)
+// source: (claims or None, packed claims or None, activation or None, mask image or None, probes)
 void read_source(FusedPass& pass, const nb::tuple& source) {
     const size_t total = pass.batch * pass.count;
     pass.claims = data_of<const int32_t>(source[0], total);
-    pass.activation = data_of<const int16_t>(source[1], total);
-    pass.mask_image = data_of<const int32_t>(source[2], total);
-    pass.probe_count = read_probes(nb::cast<nb::tuple>(source[3]), pass.count, pass.probes);
+    pass.packed = data_of<const uint8_t>(source[1], 3 * total);
+    pass.activation = data_of<const int16_t>(source[2], total);
+    pass.mask_image = data_of<const int32_t>(source[3], total);
+    pass.probe_count = read_probes(nb::cast<nb::tuple>(source[4]), pass.count, pass.probes);
 }
 
 // program: (operations, inverse, limit)
@@ -96,7 +97,8 @@ void read_output(FusedPass& pass, const nb::tuple& output) {
 }
 
 void check_whole(const FusedPass& pass) {
-    const bool one_source = (pass.claims == nullptr) != (pass.activation == nullptr);
+    const bool one_source = (pass.claims != nullptr) + (pass.packed != nullptr) + (pass.activation != nullptr) == 1 &&
+                            (pass.mask_image == nullptr || pass.claims != nullptr);
     const bool one_output = pass.operation_count == 0 ? pass.activation && !pass.real_out
                                                       : (pass.activation_out == nullptr) != (pass.real_out == nullptr);
     const bool masked = (pass.mask == nullptr) == (pass.blinded == nullptr);

@@ -37,7 +37,8 @@ constexpr size_t maximum_probes = 64;
 // Elements begin..end-1 of every item; all arrays [batch, count] or [count] unless said otherwise.
 struct FusedPass {
     size_t batch, count, begin, end;
-    const int32_t* claims;      // exactly one of claims and activation
+    const int32_t* claims;      // exactly one of claims, packed and activation
+    const uint8_t* packed;      // claims of three bytes each, little-endian, two's complement: [batch, count, 3]
     const int16_t* activation;
     const int32_t* mask_image;  // may be null
     const uint64_t* probes[maximum_probes];

@@ -50,7 +50,13 @@ inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& t
     const auto place = [&](const auto* array, const auto* nothing) {
         return array == nullptr || last ? nothing : array + next;
     };
-    return {place(pass.claims, tile.source), place(pass.mask_image, tile.source), place(pass.mask, tile.source),
+    // three bytes an element: 2 * next here and next in `place`. Asked for, never read, so the type does not matter.
+    const uint8_t* packed = pass.packed == nullptr ? nullptr : pass.packed + 2 * next;
+    const auto* claims = pass.packed == nullptr
+                             ? place(pass.claims, tile.source)
+                             : reinterpret_cast<const int32_t*>(
+                                   place(packed, reinterpret_cast<const uint8_t*>(tile.source)));
+    return {claims, place(pass.mask_image, tile.source), place(pass.mask, tile.source),
             place(pass.stream ? nullptr : pass.blinded, tile.source),
             place(pass.stream_values ? nullptr : pass.activation_out, tile.output)};
 }
@@ -83,6 +89,11 @@ inline void read_source(const FusedPass& pass, const Range& range, const Ahead& 
             count, y, ahead,  // wraps mod 2^32 (-fwrapv)
             [=](size_t i) { return load_vector<Words>(claims + i) - load_vector<Words>(mask_image + i); },
             [=](size_t i) { return claims[i] - mask_image[i]; });
+    } else if (pass.packed != nullptr) {
+        const uint8_t* __restrict packed = pass.packed + 3 * place;
+        read_words(
+            count, y, ahead, [=](size_t i) { return unpack_vector(packed + 3 * i); },
+            [=](size_t i) { return unpack_word(packed + 3 * i); });
     } else {
         const int32_t* __restrict claims = pass.claims + place;
         read_words(
@@ -277,6 +288,7 @@ inline void run_merged(const FusedPass& pass, const Range& range, const Probes& 
     const Operation& affine = pass.operations[0];
     MergedRange at{};
     at.claims = pass.claims + place;
+    at.packed = pass.packed + 3 * place;
     at.mask_image = pass.mask_image + place;
     at.mask = pass.mask + place;
     at.activation = pass.activation_out + place;

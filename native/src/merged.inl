@@ -15,6 +15,7 @@ namespace {
 // Elements of one range, and where its neighbours lie in memory.
 struct MergedRange {
     const int32_t *claims, *mask_image, *mask;
+    const uint8_t* packed;
     int16_t* activation;
     int32_t* blinded;
     const uint64_t *probe, *probe_image;
@@ -30,6 +31,7 @@ struct MergedDots {
 };
 
 enum class Masks { none, unblind, both };
+enum class Claims { words, packed };
 
 // Sixteen words, each plus `offset`, as two vectors of unsigned 64-bit lanes into two dots.
 SLALOM_INLINE void dot_words(__m512i words, const uint64_t* probe, Lanes& low, Lanes& high) {
@@ -45,9 +47,10 @@ SLALOM_INLINE void store_shorts(int16_t* to, __m256i q, bool stream) {
     }
 }
 
-template <Unary function, Masks masks, bool imaged>
+template <Unary function, Masks masks, bool imaged, Claims claims>
 SLALOM_INLINE void merge_vector(const MergedRange& at, size_t i, size_t entry, MergedDots& dots) {
-    __m512i y = _mm512_loadu_si512(at.claims + i);
+    __m512i y = claims == Claims::packed ? (__m512i)unpack_vector(at.packed + 3 * i)
+                                         : _mm512_loadu_si512(at.claims + i);
     // LOAD-BEARING: the device can change the claim while it is used. The barrier hides where y came from, so the
     // compiler cannot read memory again for the second use: what is checked is what is used.
     asm volatile("" : "+v"(y));
@@ -76,12 +79,12 @@ SLALOM_INLINE void merge_vector(const MergedRange& at, size_t i, size_t entry, M
     }
 }
 
-template <Unary function, Masks masks, bool imaged>
+template <Unary function, Masks masks, bool imaged, Claims claims = Claims::words>
 void merge_range(MergedRange at, size_t count, uint64_t* source_dot, uint64_t* output_dot) {
     MergedDots dots;
     size_t entry = at.entry;
     for (size_t i = 0; i < count; i += lanes) {
-        merge_vector<function, masks, imaged>(at, i, entry, dots);
+        merge_vector<function, masks, imaged, claims>(at, i, entry, dots);
         entry += lanes;
         if (entry >= at.length) entry -= at.length;  // the arrays go on around for one vector
     }
@@ -97,6 +100,9 @@ using Merge = void (*)(MergedRange, size_t, uint64_t*, uint64_t*);
 template <Unary function>
 inline Merge choose_merge(const FusedPass& pass) {
     const bool imaged = pass.image_count == 1;
+    if (pass.packed != nullptr)
+        return imaged ? merge_range<function, Masks::none, true, Claims::packed>
+                      : merge_range<function, Masks::none, false, Claims::packed>;
     if (pass.mask != nullptr)
         return imaged ? merge_range<function, Masks::both, true> : merge_range<function, Masks::both, false>;
     if (pass.mask_image != nullptr)
@@ -107,7 +113,8 @@ inline Merge choose_merge(const FusedPass& pass) {
 // The merged loop for a pass, or null where it is not of the frequent form: a claim, one probe, at most one probe
 // image, an affine of at least a vector, perhaps a clamp, an activation.
 inline Merge find_merge(const FusedPass& pass) {
-    const bool claimed = pass.claims != nullptr && pass.probe_count == 1 && pass.image_count <= 1;
+    const bool given = pass.claims != nullptr || (pass.packed != nullptr && pass.mask == nullptr);
+    const bool claimed = given && pass.probe_count == 1 && pass.image_count <= 1;
     const bool blinded_alone = pass.mask != nullptr && pass.mask_image == nullptr;
     const bool short_program = pass.operation_count == 1 || pass.operation_count == 2;
     if (!claimed || blinded_alone || !short_program || pass.activation_out == nullptr) return nullptr;

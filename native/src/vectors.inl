@@ -80,6 +80,28 @@ SLALOM_INLINE Floats to_floats(Words v) { return __builtin_convertvector(v, Floa
 SLALOM_INLINE Words to_words(Shorts v) { return __builtin_convertvector(v, Words); }
 SLALOM_INLINE Shorts to_shorts(Words v) { return __builtin_convertvector(v, Shorts); }
 
+// An integer of three bytes, and a vector of them. Each byte is read once, and none beyond the last.
+SLALOM_INLINE int32_t unpack_word(const uint8_t* from) {
+    const uint32_t bytes = uint32_t{from[0]} << 8 | uint32_t{from[1]} << 16 | uint32_t{from[2]} << 24;
+    return static_cast<int32_t>(bytes) >> 8;  // arithmetic: the sign comes along
+}
+
+SLALOM_INLINE Words unpack_vector(const uint8_t* from) {
+#if defined(SLALOM_ISA_AVX512)
+    // twelve bytes to each quarter, then each three of them above a byte of nothing, then down with the sign
+    const __m512i bytes = _mm512_maskz_loadu_epi32(0x0FFF, from);
+    const __m512i quarters = _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11), bytes);
+    const __m512i above = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(-1, 0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11));
+    return (Words)_mm512_srai_epi32(_mm512_shuffle_epi8(quarters, above), 8);
+#else
+    Words vector;
+    for (size_t lane = 0; lane < lanes; ++lane) vector[lane] = unpack_word(from + 3 * lane);
+    return vector;
+#endif
+}
+
 // v < limit ? v : limit, and v > limit ? v : limit: what the x86 instructions do, for NaN and zeros too.
 #if defined(SLALOM_ISA_AVX512)
 SLALOM_INLINE Floats minimum(Floats v, Floats limit) { return (Floats)_mm512_min_ps((__m512)v, (__m512)limit); }

@@ -28,13 +28,17 @@ def test_the_stages_read_claims_into_the_tile_and_stop() -> None:
     body = body_of(code, "read_source")
     assert body.rstrip().endswith('asm volatile("" : : "r"(y) : "memory");')
     elsewhere = code.replace(body, "")
-    uses = [line.strip() for line in elsewhere.splitlines() if "pass.claims" in line]
-    assert [use.split("pass.claims")[0] for use in uses] == ["return {place(", "at.claims = "]  # fetched; merged loop
+    for source in ("claims", "packed"):
+        found = [line.strip() for line in elsewhere.splitlines() if f"pass.{source}" in line]
+        fetched = [line for line in found if not line.startswith(f"at.{source} = ")]
+        assert len(found) == len(fetched) + 1  # the merged loop
+        ahead = body_of(code, "look_ahead")
+        assert all(line in ahead for line in fetched)
 
 
 def test_the_merged_loop_reads_a_claim_once() -> None:
     code = code_of("merged.inl")
     body = body_of(code, "merge_vector")
-    assert len(re.findall(r"\bat\.claims\b", code)) == 1
+    assert len(re.findall(r"\bat\.claims\b", code)) == len(re.findall(r"\bat\.packed\b", code)) == 1
     read = body.index("_mm512_loadu_si512(at.claims + i);")
     assert body[read:].split(";")[1].strip() == 'asm volatile("" : "+v"(y))'

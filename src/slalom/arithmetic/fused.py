@@ -7,6 +7,7 @@ and never judges: comparing the dots is the checker's business.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ from slalom.plan.steps import Function
 
 Words = NDArray[np.int32]
 Values = NDArray[np.int16] | NDArray[np.float32]
+Packed = NDArray[np.uint8]
 
 MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
 
@@ -44,6 +46,8 @@ _STREAM_VALUES = 2**22  # the same size in int16: too large to be in the caches 
 _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
 _MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
 _INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.int32, np.uint64, np.float32))
+_UINT8 = np.dtype(np.uint8)
+PACKED_SIZE = 3  # bytes of a packed claim, |y| < 2^23
 _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
 
 
@@ -51,14 +55,15 @@ _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
 class PassInput:
     """What one pass reads; every array is C-contiguous, rows [B, M] are items.
 
-    source: int32 claims, read exactly once (the device may still write to them), or an int16 activation.
+    source: int32 claims, read exactly once (the device may still write to them), or an int16 activation; or claims
+    packed to three bytes each, uint8 [B, M, 3], little-endian in two's complement, read once as well.
     mask_image: int32 [B, M] or None; y = claim - mask_image mod 2**32. Only for int32 sources.
     probes: for each round uint64 [M] in F_p. program: None lets an int16 activation pass unchanged.
     operands: int16 [B, P] by name. probe_images: uint64 [M] in F_p, one per (consumer, round) of the output.
     mask: int32 [B, M] or None; the blinded output is q + mask mod 2**32.
     """
 
-    source: Integers
+    source: NDArray[Any]
     mask_image: Words | None
     probes: tuple[Elements, ...]
     program: Program | None
@@ -105,9 +110,11 @@ def field_multiply(dispatch: Dispatch, a: Elements, b: Elements) -> Elements:
 
 
 def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_out: Any) -> PassOutput:
-    shape = batch, count = given.source.shape
+    shape = batch, count = given.source.shape[:2]
     program = given.program
-    claims, activation = (given.source, None) if given.source.dtype == _INT32 else (None, given.source)
+    claims, packed, activation = (
+        given.source if given.source.dtype == kind else None for kind in (_INT32, _UINT8, _INT16)
+    )
     values: Any = values_out
     real = None
     if program is not None and program.output is None:
@@ -117,7 +124,7 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     blinded = None
     if given.mask is not None:
         blinded = aligned_empty(shape, np.int32) if blinded_out is None else blinded_out
-    source = (claims, activation, given.mask_image, given.probes)
+    source = (claims, packed, activation, given.mask_image, given.probes)
     output = (
         None if real is not None else values,
         real,
@@ -167,7 +174,8 @@ def _encode_operation(operation: PreparedOperation, operands: Mapping[str, NDArr
 
 
 def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> PassOutput:
-    source = given.source.copy()  # LOAD-BEARING: one copy in; the device may change the claims while they are read
+    # LOAD-BEARING: one copy in; the device may change the claims while they are read
+    source: Any = unpack_claims(given.source) if given.source.dtype == _UINT8 else given.source.copy()
     if given.mask_image is not None:
         source = (source.view(np.uint32) - given.mask_image.view(np.uint32)).view(np.int32)  # wraps mod 2**32
     values: Any = source if given.program is None else run_program(given.program, source, given.operands)
@@ -180,6 +188,19 @@ def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Wor
         _dots(values, given.probe_images),
         None if blinded is None else _deliver(blinded, blinded_out),
     )
+
+
+def unpack_claims(packed: Packed) -> Words:
+    """int32 [B, M] of packed claims, uint8 [B, M, 3], each byte read once."""
+    words = np.zeros((*packed.shape[:2], 4), np.uint8)
+    words[..., 1:] = packed
+    return words.reshape(packed.shape[0], -1).view("<i4") >> 8
+
+
+def pack_claims(words: Words) -> Packed:
+    """uint8 [B, M, 3] of int32 [B, M]: the low three bytes of each, all there is where |y| < 2^23."""
+    count = math.prod(words.shape[1:])
+    return np.ascontiguousarray(words.reshape(len(words), count, 1).view(np.uint8)[..., :PACKED_SIZE])
 
 
 def _deliver(result: Any, out: Any) -> Any:
@@ -198,18 +219,20 @@ def _dots(values: Any, probes: tuple[Elements, ...]) -> Elements:
 
 def _validate(given: PassInput) -> None:
     source = given.source
-    _require(source.ndim == 2 and source.dtype in (_INT16, _INT32), "the source must be int16 or int32 [B, M]")
+    packed = source.dtype == _UINT8 and source.ndim == 3 and source.shape[2] == PACKED_SIZE
+    plain = source.ndim == 2 and source.dtype in (_INT16, _INT32)
+    _require(packed or plain, "the source must be int16 or int32 [B, M], or uint8 [B, M, 3]")
     _require(source.flags.c_contiguous and source.size > 0, "the source must be contiguous and not empty")
     if given.program is None:
         _require(source.dtype == _INT16, "claims need a program")
     if given.mask_image is not None:
-        _require(source.dtype == _INT32, "only claims have a mask image")
+        _require(source.dtype == _INT32, "only claims of four bytes have a mask image")
         _require_array(given.mask_image, _INT32, source.shape, "mask image")
     if given.mask is not None:
-        _require_array(given.mask, _INT32, source.shape, "mask")
+        _require_array(given.mask, _INT32, source.shape[:2], "mask")
     _require(max(len(given.probes), len(given.probe_images)) <= _MAXIMUM_PROBES, "more than 64 probes on one side")
     for elements in (*given.probes, *given.probe_images):
-        _require_array(elements, _UINT64, source.shape[1:], "probe")
+        _require_array(elements, _UINT64, source.shape[1:2], "probe")
     if given.program is not None:
         _validate_program(given.program, given)
 
@@ -217,16 +240,16 @@ def _validate(given: PassInput) -> None:
 def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> None:
     real = given.program is not None and given.program.output is None
     if values_out is not None:
-        _require_array(values_out, _FLOAT32 if real else _INT16, given.source.shape, "values_out")
+        _require_array(values_out, _FLOAT32 if real else _INT16, given.source.shape[:2], "values_out")
     if blinded_out is not None:
         _require(given.mask is not None, "blinded_out needs a mask")
-        _require_array(blinded_out, _INT32, given.source.shape, "blinded_out")
+        _require_array(blinded_out, _INT32, given.source.shape[:2], "blinded_out")
 
 
 def _validate_program(program: Program, given: PassInput) -> None:
     _require(1 <= len(program.operations) <= _MAXIMUM_PROBES, "a program has 1 to 64 operations")
     _require(isinstance(program.operations[0], PreparedAffine), "the first operation must be an affine")
-    batch, count = given.source.shape
+    batch, count = given.source.shape[:2]
     quantised = program.output is not None
     _require(quantised or (given.mask is None and not given.probe_images), "real outputs are neither dotted nor masked")
     for operation in program.operations:
