@@ -21,7 +21,6 @@ from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.memory import aligned_empty
 from slalom.arithmetic.pointwise import (
-    Integers,
     PreparedAdd,
     PreparedAffine,
     PreparedApply,
@@ -47,7 +46,8 @@ _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written p
 _MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
 _INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.int32, np.uint64, np.float32))
 _UINT8 = np.dtype(np.uint8)
-PACKED_SIZE = 3  # bytes of a packed claim, |y| < 2^23
+PACKED_SIZE = 3  # bytes of a packed claim
+PACKED_LIMIT = 2**23  # |y| below it fits them
 _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
 
 

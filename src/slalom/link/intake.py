@@ -5,8 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from slalom.arithmetic.fused import PACKED_SIZE
 from slalom.errors import IntegrityError
 from slalom.plan.steps import Shape
+
+
+def take_packed(words: object, batch: int, count: int, step: str) -> NDArray[np.uint8]:
+    """The very array that was given, once it is known to be uint8 [B, count, 3]: claims packed to three bytes.
+
+    As `take_words`. Only for steps whose range proof leaves a claim three bytes, and never for masked words.
+    """
+    if type(words) is not np.ndarray or words.dtype != np.uint8 or words.shape != (batch, count, PACKED_SIZE):
+        raise IntegrityError("the device's claim is not packed as it must be", step=step)
+    if not words.flags.c_contiguous:
+        raise IntegrityError("the device's claim is not contiguous and aligned", step=step)
+    return words
 
 
 def take_words(words: object, shape: Shape, step: str) -> NDArray[np.int32]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from slalom.arithmetic.fused import PACKED_LIMIT
 from slalom.link.message import Geometry
 from slalom.link.region import page_ceiling
 from slalom.plan import Plan
@@ -18,7 +19,7 @@ from slalom.plan.steps import Graph, Linear, Shape
 from slalom.plan.validation import sources_of
 
 _WORD_SIZE = 4  # no element that crosses is larger
-_AHEAD_CLAIMS = 6  # that wait for the trusted side while the device runs ahead
+_AHEAD_CLAIMS = 12  # that wait for the trusted side while the device runs ahead
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Layout:
     input_shape: Shape
     output_shapes: tuple[Shape, ...]
     open_claims: int
+
+    def packs(self, position: int) -> bool:
+        """Whether the range proof leaves a claim of this step three bytes, where it is a plain accumulator."""
+        return self.steps[position].output.bound < PACKED_LIMIT
 
     @cached_property
     def positions(self) -> Mapping[str, int]:

@@ -28,7 +28,7 @@ _PREFIX = struct.Struct("<4sH")
 _HELLO = struct.Struct(f"<{DIGEST_SIZE}sII")
 _WELCOME = struct.Struct(f"<{DIGEST_SIZE}sIIII")
 _REGION = struct.Struct(f"<IIQQ{NAME_SIZE}s")
-_ERRAND = struct.Struct("<II")
+_ERRAND = struct.Struct("<III")
 
 HEADER_SIZE = _HEADER.size
 HELLO_SIZE = _HELLO.size
@@ -62,7 +62,8 @@ class Element(IntEnum):
     INT16 = 1
     INT32 = 2
     FLOAT32 = 3
-    OTHER = 4  # never right: what a device answers with some other type
+    INT24 = 4  # a claim of a step whose range proof leaves it three bytes
+    OTHER = 5  # never right: what a device answers with some other type
 
 
 class Bulk(IntEnum):
@@ -221,19 +222,23 @@ def decode_region(raw: bytes) -> tuple[Geometry, bytes]:
 
 @dataclass(frozen=True)
 class Errand:
-    """One thing to compute, and the slot that takes the answer: a linear step, or an output, by position."""
+    """One thing to compute, a linear step or an output by position; the slot that takes the answer, and its type."""
 
     step: int
     slot: int
+    element: Element
 
 
 def encode_errands(errands: Sequence[Errand]) -> bytes:
-    """Eight bytes each."""
-    return b"".join(_ERRAND.pack(errand.step, errand.slot) for errand in errands)
+    """Twelve bytes each."""
+    return b"".join(_ERRAND.pack(errand.step, errand.slot, errand.element) for errand in errands)
 
 
 def decode_errands(raw: bytes) -> tuple[Errand, ...]:
-    """The errands in a body. Raises WireError where it is cut short."""
+    """The errands in a body. Raises WireError where it is cut short, or names no type."""
     if len(raw) % ERRAND_SIZE:
         raise WireError("a list of errands is cut short")
-    return tuple(Errand(*pair) for pair in _ERRAND.iter_unpack(raw))
+    try:
+        return tuple(Errand(step, slot, Element(element)) for step, slot, element in _ERRAND.iter_unpack(raw))
+    except ValueError as error:
+        raise WireError("an errand of a type that the protocol does not have") from error

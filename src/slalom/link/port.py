@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,3 +46,35 @@ class DevicePort(Protocol):
 
     def close(self) -> None:
         """Ends the device; may be called twice."""
+
+
+Wait = Callable[[], None]
+
+
+class AheadRun(Protocol):
+    """A whole network under way on a device."""
+
+    def give(self, position: int, out: NDArray[Any]) -> Wait:
+        """Puts the claim of a linear step into `out` as soon as it is there; the function waits for that."""
+
+
+@runtime_checkable
+class SlotDevice(DevicePort, Protocol):
+    """A device that works beside who asks it: what it is given to do it does in order, and writes answers where told.
+
+    Arrays of answers are int32 [B, *output shape], or uint8 [B, M, 3] for the low three bytes of each word.
+    """
+
+    def map_memory(self, memory: NDArray[np.uint8]) -> None:
+        """Announces memory in which arrays will lie, so that it can be reached without a copy."""
+
+    def unmap_memory(self) -> None:
+        """Forgets it; nothing is under way there."""
+
+    def begin_compute(
+        self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[NDArray[Any]]
+    ) -> Sequence[Wait]:
+        """As `compute`, with a place for each answer; a function for each waits until it is there."""
+
+    def begin_ahead(self, activation: NDArray[np.int16]) -> AheadRun:
+        """As `run_ahead`, computing every claim at once."""

@@ -34,7 +34,12 @@ class Region:
     def __init__(self, memory: mmap.mmap, geometry: Geometry) -> None:
         self._bytes = memoryview(memory)
         self.geometry = geometry
-        self._base = np.frombuffer(self._bytes, np.uint8).__array_interface__["data"][0]
+        self._base = self.whole.__array_interface__["data"][0]
+
+    @property
+    def whole(self) -> NDArray[np.uint8]:
+        """All of it."""
+        return np.frombuffer(self._bytes, np.uint8)
 
     def ask(self, slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A view of an ask slot as an array, from its first byte. Raises WireError for what lies outside of it."""

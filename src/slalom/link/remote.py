@@ -6,9 +6,10 @@ was leased for them, in the shape of the trusted side's own plan. Reading them o
 
 from __future__ import annotations
 
-import itertools
+import math
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slalom.arithmetic.fused import PACKED_SIZE
 from slalom.errors import ApiMisuse, DeviceError, WireError
 from slalom.link.answers import NOT_ASKED, Expected
 from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
@@ -26,6 +28,7 @@ from slalom.link.message import (
     HELLO_SIZE,
     REGION_SIZE,
     WELCOME_SIZE,
+    Accelerator,
     Bulk,
     Element,
     Errand,
@@ -41,9 +44,14 @@ from slalom.link.region import Region, Slots, make_region
 from slalom.plan import Plan
 from slalom.plan.steps import Shape
 
-_GRANTS = 4  # claims that a device running ahead may owe
+_GRANTS = 8  # claims that a device running ahead may owe
 _DTYPES: Mapping[Element, np.dtype[Any]] = MappingProxyType(
-    {Element.INT16: np.dtype(np.int16), Element.INT32: np.dtype(np.int32), Element.FLOAT32: np.dtype(np.float32)}
+    {
+        Element.INT16: np.dtype(np.int16),
+        Element.INT32: np.dtype(np.int32),
+        Element.INT24: np.dtype(np.uint8),
+        Element.FLOAT32: np.dtype(np.float32),
+    }
 )
 
 
@@ -85,6 +93,16 @@ class _Open(NamedTuple):
 
     conversation: Conversation
     layout: Layout
+
+
+class _Grant(NamedTuple):
+    """Leave to make one claim of a micro-batch."""
+
+    memory: Memory
+    request: int
+    ask_slot: int
+    activation: NDArray[np.int16]
+    step: int
 
 
 class Ticket:
@@ -165,28 +183,51 @@ class RemoteDevice:
         return self._exchange(_RUN, activation, answers).result(self._options.timeout_seconds)
 
     def run_ahead(self, activation: NDArray[np.int16]) -> Iterator[Claim]:
-        """The claims in plan order. The device makes one only where a slot was granted for it, so it is a few ahead."""
-        opened, memory = self._require_open(), self._require_memory(len(activation))
+        """The claims of one micro-batch; see `follow`."""
+        return (claim for claim in self.follow([activation]) if claim is not None)
+
+    def follow(self, activations: Sequence[NDArray[np.int16]]) -> Iterator[Claim | None]:
+        """The claims of several micro-batches, one after another in plan order, and None after each micro-batch.
+
+        The device makes a claim only where a slot was granted for it, so it is at most a few ahead; it begins with the
+        next micro-batch while the last claims of one are on their way.
+        """
+        opened = self._require_open()
+        self._require_memory(max(len(activation) for activation in activations))
+        grants = (grant for activation in activations for grant in self._grants(activation))
+        owed: deque[tuple[_Grant, Arrivals[NDArray[Any]]]] = deque()
+        last = len(opened.layout.steps) - 1
+        while True:
+            while len(owed) < _GRANTS and (grant := next(grants, None)) is not None:
+                owed.append((grant, self._issue(grant)))
+            if not owed:
+                return
+            grant, arrivals = owed.popleft()
+            yield Claim(opened.layout.steps[grant.step].name, arrivals.take(self._options.timeout_seconds))
+            if grant.step == last:
+                grant.memory.asks.release(grant.ask_slot)
+                yield None
+
+    def _grants(self, activation: NDArray[np.int16]) -> Iterator[_Grant]:
+        """What a micro-batch needs, in order; its activation is placed when the first is taken."""
+        memory = self._require_memory(len(activation))
         request, slot = self._next_request(), self._place(memory, activation)
-        steps, timeout = opened.layout.steps, self._options.timeout_seconds
+        for step in range(len(self._require_open().layout.steps)):
+            yield _Grant(memory, request, slot, activation, step)
+
+    def _issue(self, grant: _Grant) -> Arrivals[NDArray[Any]]:
+        """Leases a slot and lets the device make a claim; the first of a micro-batch begins it."""
+        opened, batch = self._require_open(), len(grant.activation)
+        errand = self._errand(grant.memory, grant.step, packed=True)
+        header = Header(Kind.CLAIM, 0, grant.request, errand.step, errand.slot, batch, errand.element)
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
-
-        def expect(errand: Errand) -> Expected:
-            header = Header(Kind.CLAIM, 0, request, errand.step, errand.slot, len(activation), Element.INT32)
-            return self._expect(arrivals, memory, header, steps[errand.step].output.shape)
-
-        errands = (Errand(step, memory.claims.lease(timeout)) for step in range(len(steps)))
-        first = list(itertools.islice(errands, _GRANTS))
-        ask = self._message(Kind.RUN_AHEAD, request, slot, activation, first)
-        opened.conversation.ask(ask, [expect(errand) for errand in first])
-        for step in steps:
-            claim = arrivals.take(timeout)
-            for errand in itertools.islice(errands, 1):
-                grant = Message(Header(Kind.GRANT, 0, request, errand.step, errand.slot))
-                opened.conversation.ask(grant, [expect(errand)])
-            yield Claim(step.name, claim)
-            del claim  # LOAD-BEARING: or its slot would stay leased while the next claim is awaited
-        memory.asks.release(slot)
+        expected = self._expect(arrivals, grant.memory, header, opened.layout.steps[grant.step].output.shape)
+        if grant.step == 0:
+            message = self._message(Kind.RUN_AHEAD, grant.request, grant.ask_slot, grant.activation, [errand])
+        else:
+            message = Message(Header(Kind.GRANT, 0, grant.request), [encode_errands([errand])])
+        opened.conversation.ask(message, [expected])
+        return arrivals
 
     def ping(self) -> float:
         """Seconds that an empty message takes to the device and back.
@@ -212,16 +253,34 @@ class RemoteDevice:
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
         errands, expected = [], []
         for position, shape in answers:
-            claim_slot = memory.claims.lease(self._options.timeout_seconds)
-            header = Header(form.answer, 0, request, position, claim_slot, len(words), form.element)
-            errands.append(Errand(position, claim_slot))
+            if form.element is Element.INT32:
+                errand = self._errand(memory, position, packed=words.dtype == np.int16)
+            else:
+                errand = Errand(position, memory.claims.lease(self._options.timeout_seconds), form.element)
+            header = Header(form.answer, 0, request, position, errand.slot, len(words), errand.element)
+            errands.append(errand)
             expected.append(self._expect(arrivals, memory, header, shape))
         self._require_open().conversation.ask(self._message(form.ask, request, slot, words, errands), expected)
         return Ticket(arrivals, len(answers), partial(memory.asks.release, slot))
 
+    def _errand(self, memory: Memory, position: int, *, packed: bool) -> Errand:
+        """A linear step with a slot for its claim: of three bytes an element where that is asked for and proved."""
+        slot = memory.claims.lease(self._options.timeout_seconds)
+        packs = packed and self._packs and self._require_open().layout.packs(position)
+        return Errand(position, slot, Element.INT24 if packs else Element.INT32)
+
+    @property
+    def _packs(self) -> bool:
+        """Whether bytes are dearer than the work of packing them: over a network, or behind a GPU."""
+        accelerated = self.welcome is not None and self.welcome.accelerator is Accelerator.CUDA
+        return self._options.bulk is Bulk.INLINE or accelerated
+
     def _expect(self, arrivals: Arrivals[NDArray[Any]], memory: Memory, header: Header, shape: Shape) -> Expected:
         """An answer in its slot; the slot is free again once the array is let go."""
-        array = memory.region.claim(header.slot, (header.batch, *shape), _DTYPES[header.element])
+        full = (header.batch, *shape)
+        if header.element is Element.INT24:
+            full = (header.batch, math.prod(shape), PACKED_SIZE)
+        array = memory.region.claim(header.slot, full, _DTYPES[header.element])
         memory.claims.release_with(array, header.slot)
         body = array_bytes(array) if self._options.bulk is Bulk.INLINE else None
         return arrivals.expected(replace(header, size=array.nbytes), body, array)

@@ -1,16 +1,14 @@
-"""The device's end of a link: takes asks, lets a device compute, and puts what it says where the answer belongs.
+"""The device's end of a link: takes asks, and has a device answer them where the answers belong.
 
 It judges nothing of what the device says: a lie goes out as it was told, and is refused where it is checked.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +20,6 @@ from slalom.link.layout import Layout
 from slalom.link.message import (
     ERRAND_SIZE,
     HEADER_SIZE,
-    NO_SLOT,
     REGION_SIZE,
     WELCOME_SIZE,
     Bulk,
@@ -43,9 +40,6 @@ from slalom.plan.steps import Shape
 _ASKED: Mapping[Element, np.dtype[Any]] = MappingProxyType(
     {Element.INT16: np.dtype(np.int16), Element.INT32: np.dtype(np.int32)}
 )
-_ANSWERED = MappingProxyType(
-    {np.dtype(np.int16): Element.INT16, np.dtype(np.int32): Element.INT32, np.dtype(np.float32): Element.FLOAT32}
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,36 +51,88 @@ class Served:
     welcome: Welcome
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One ask: its header, what is wanted, and the words that it is wanted of."""
+
+    header: Header
+    errands: tuple[Errand, ...]
+    words: NDArray[Any]
+
+
+class Answering(Protocol):
+    """How a kind of device answers. What it raises ends the conversation."""
+
+    def map(self, region: Region) -> None:
+        """Takes the memory in which words and answers lie from now on."""
+
+    def compute(self, asked: Asked) -> None:
+        """Answers the claims of linear steps that read one value."""
+
+    def run_ahead(self, asked: Asked) -> None:
+        """Begins a whole network; answers the claims that are granted a slot."""
+
+    def grant(self, header: Header, errand: Errand) -> None:
+        """Answers one claim more of a network that was begun."""
+
+    def run(self, asked: Asked) -> None:
+        """Answers the outputs of a whole network."""
+
+    def say(self, header: Header) -> None:
+        """Sends a header after every answer so far."""
+
+    def stop(self) -> None:
+        """Ends; nothing more is sent."""
+
+
+class Mouth:
+    """What sends: it numbers the messages."""
+
+    def __init__(self, channel: Channel, bulk: Bulk) -> None:
+        self._channel = channel
+        self._bulk = bulk
+        self._sent = 0
+
+    def say(self, header: Header, body: bytes | memoryview = b"") -> None:
+        """Sends a header, and a body that belongs to it."""
+        self._channel.send([replace(header, sequence=self._sent).encode(), body])
+        self._sent += 1
+
+    def answer(self, header: Header, given: NDArray[Any]) -> None:
+        """Sends an answer's header, and its bytes where they travel behind it."""
+        self.say(header, array_bytes(given) if self._bulk is Bulk.INLINE else b"")
+
+
 class DeviceEnd:
     """Serves one trusted side over one channel, after its HELLO was taken, until it goes or goes wrong."""
 
-    def __init__(self, served: Served, channel: Channel, bulk: Bulk) -> None:
+    def __init__(
+        self, served: Served, channel: Channel, bulk: Bulk, answering: Callable[[Served, Mouth], Answering]
+    ) -> None:
         self._served = served
         self._channel = channel
         self._bulk = bulk
         self._received = 1  # the HELLO
-        self._sent = 0
+        self._mouth = Mouth(channel, bulk)
+        self._answering = answering(served, self._mouth)
         self._region: Region | None = None
-        self._answers: MappingProxyType[Kind, Callable[[Header], None]] = MappingProxyType(
+        self._ways: Mapping[Kind, Callable[[Header], None]] = MappingProxyType(
             {
                 Kind.REGION: self._map,
                 Kind.COMPUTE: self._compute,
-                Kind.RUN_AHEAD: self._run_ahead,
+                Kind.RUN_AHEAD: lambda header: self._answering.run_ahead(self._ask_of_input(header)),
+                Kind.GRANT: self._grant,
                 Kind.RUN: self._run,
-                Kind.PING: lambda header: self._send(Header(Kind.PONG, 0)),
+                Kind.PING: lambda header: self._answering.say(Header(Kind.PONG, 0)),
             }
         )
 
     def serve(self) -> None:
         """Answers until the trusted side is gone. A failure is sent as a code and ends the conversation."""
         try:
-            self._send(Header(Kind.WELCOME, 0, size=WELCOME_SIZE), self._served.welcome.encode())
+            self._mouth.say(Header(Kind.WELCOME, 0, size=WELCOME_SIZE), self._served.welcome.encode())
             while True:
-                header = self._receive()
-                answer = self._answers.get(header.kind)
-                if answer is None:
-                    raise WireError(f"a {header.kind.name.lower()} has no place here")
-                answer(header)
+                self._answer_next()
         except ChannelClosedError:
             return
         except WireError:
@@ -97,23 +143,25 @@ class DeviceEnd:
         except BaseException:
             self._fail(Failure.DEVICE)
             raise
+        finally:
+            self._answering.stop()
 
     # ------------------------------------------------------------ messages
 
-    def _receive(self) -> Header:
+    def _answer_next(self) -> None:
         header = decode_header(self._channel.receive(HEADER_SIZE, None))
         if header.sequence != self._received:
             raise WireError("a message is out of its order")
         self._received += 1
-        return header
-
-    def _send(self, header: Header, *parts: bytes | memoryview) -> None:
-        self._channel.send([replace(header, sequence=self._sent).encode(), *parts])
-        self._sent += 1
+        way = self._ways.get(header.kind)
+        if way is None:
+            raise WireError(f"a {header.kind.name.lower()} has no place here")
+        way(header)
 
     def _fail(self, failure: Failure) -> None:
+        self._answering.stop()
         try:
-            self._send(Header(Kind.FAILURE, 0, step=failure))
+            self._mouth.say(Header(Kind.FAILURE, 0, step=failure))
         except SlalomError:
             return  # nobody is there to be told
 
@@ -124,41 +172,31 @@ class DeviceEnd:
         descriptor = self._channel.take_descriptor() if self._bulk is Bulk.MEMFD else None
         self._region = None
         self._region = map_region(geometry, self._bulk, name, descriptor)
-        self._send(Header(Kind.READY, 0, batch=header.batch))
+        self._answering.map(self._region)
+        self._answering.say(Header(Kind.READY, 0, batch=header.batch))
 
     def _compute(self, header: Header) -> None:
         layout = self._served.layout
         errands = self._errands(header, len(layout.steps))
-        names = [layout.steps[errand.step].name for errand in errands]
-        if len({layout.steps[errand.step].source for errand in errands}) != 1:
+        sources = {layout.steps[errand.step].source for errand in errands}
+        if len(sources) != 1:
             raise WireError("the steps of one ask read one value")
-        words = self._words(header, layout.sources[names[0]])
-        self._answer(header, Kind.CLAIM, errands, self._served.device.compute(names, words))
+        shape = layout.sources[layout.steps[errands[0].step].name]
+        self._answering.compute(Asked(header, errands, self._words(header, shape)))
 
     def _run(self, header: Header) -> None:
         layout = self._served.layout
         errands = self._errands(header, len(layout.output_shapes))
-        self._answer(header, Kind.OUTPUT, errands, self._served.device.run(self._words(header, layout.input_shape)))
+        self._answering.run(Asked(header, errands, self._words(header, layout.input_shape)))
 
-    def _run_ahead(self, header: Header) -> None:
-        """Each claim in the slot that was granted for it; the device goes no further than it is granted."""
+    def _ask_of_input(self, header: Header) -> Asked:
         layout = self._served.layout
-        granted = deque(self._errands(header, len(layout.steps)))
-        left = len(layout.steps)
-        for claim in self._served.device.run_ahead(self._words(header, layout.input_shape)):
-            if left and not granted:
-                granted.append(self._grant(header))
-            slot = granted.popleft().slot if granted else NO_SLOT
-            self._give(header, Kind.CLAIM, Errand(layout.positions.get(claim.step, NO_SLOT), slot), claim.words)
-            left = max(0, left - 1)
-        if left:  # the device stopped early: what is sent is what nobody expects
-            self._give(header, Kind.CLAIM, Errand(NO_SLOT, NO_SLOT), np.empty(0, np.int32))
+        errands = self._errands(header, len(layout.steps))
+        return Asked(header, errands, self._words(header, layout.input_shape))
 
-    def _grant(self, asked: Header) -> Errand:
-        header = self._receive()
-        if header.kind is not Kind.GRANT or header.request != asked.request:
-            raise WireError("a grant was due")
-        return Errand(header.step, header.slot)
+    def _grant(self, header: Header) -> None:
+        errands = self._errands(replace(header, step=1), len(self._served.layout.steps))
+        self._answering.grant(header, errands[0])
 
     def _errands(self, header: Header, count: int) -> tuple[Errand, ...]:
         if not 1 <= header.step <= count:
@@ -169,35 +207,13 @@ class DeviceEnd:
         return errands
 
     def _words(self, header: Header, shape: Shape) -> NDArray[Any]:
-        if self._region is None or header.element not in _ASKED:
+        if self._region is None or header.element not in _ASKED or header.batch < 1:
             raise WireError("an ask comes before its memory, or holds no integers")
         words = self._region.ask(header.slot, (header.batch, *shape), _ASKED[header.element])
         _require_size(header, words.nbytes)
         if self._bulk is Bulk.INLINE:
             self._channel.receive_into(array_bytes(words), self._channel.stall_seconds)
         return words
-
-    # ------------------------------------------------------------ what is answered
-
-    def _answer(self, asked: Header, kind: Kind, errands: Sequence[Errand], answers: Iterable[Any]) -> None:
-        """The answers in order. Too few or too many go out as they are: the other side expects something else."""
-        nowhere = Errand(NO_SLOT, NO_SLOT)
-        given = list(answers)
-        for errand, words in itertools.zip_longest(errands, given[: len(errands) + 1], fillvalue=None):
-            self._give(asked, kind, errand or nowhere, np.empty(0, np.int32) if words is None else words)
-
-    def _give(self, asked: Header, kind: Kind, errand: Errand, words: NDArray[Any]) -> None:
-        if self._region is None:
-            raise WireError("an answer has no memory")
-        given = np.ascontiguousarray(words)
-        element = _ANSWERED.get(given.dtype, Element.OTHER)
-        header = Header(kind, 0, asked.request, errand.step, errand.slot, len(given), element, given.nbytes)
-        if self._bulk is Bulk.INLINE:
-            self._send(header, array_bytes(given))
-            return
-        if errand.slot != NO_SLOT and given.nbytes <= self._region.geometry.claim_size:
-            np.copyto(self._region.claim(errand.slot, given.shape, given.dtype), given)
-        self._send(header)
 
 
 def _require_size(header: Header, size: int) -> int:

@@ -301,16 +301,24 @@ class _AheadLane:
 
     def _run(self, device: DevicePort, activations: Sequence[np.ndarray]) -> None:
         try:
-            for activation in activations:
-                self._traffic.sent(activation)
-                # LOAD-BEARING: a copy, for the walk reads the activation while the device may write to its own
-                for claim in _timed(device.run_ahead(activation.copy()), self._traffic):
-                    self._queue.put(claim)
-                    if self._stopped.is_set():
-                        return
-                self._queue.put(None)
+            for claim in self._claims(device, activations):
+                self._queue.put(claim)
+                if self._stopped.is_set():
+                    return
         except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, which raises it
             self._queue.put(_device_failure(error))
+
+    def _claims(self, device: DevicePort, activations: Sequence[np.ndarray]) -> Iterator[Claim | None]:
+        """The claims of every micro-batch, None after each."""
+        for activation in activations:
+            self._traffic.sent(activation)
+        if isinstance(device, RemoteDevice):
+            yield from _timed(device.follow(activations), self._traffic)
+            return
+        for activation in activations:
+            # LOAD-BEARING: a copy, for the walk reads the activation while the device may write to its own
+            yield from _timed(device.run_ahead(activation.copy()), self._traffic)
+            yield None
 
 
 def _require_words(ask: Ask) -> np.ndarray:
@@ -350,14 +358,14 @@ def _device_failure(error: BaseException) -> SlalomError:
     return failure
 
 
-def _timed(claims: Iterator[Claim], traffic: Traffic) -> Iterator[Claim]:
+def _timed(claims: Iterator[Claim | None], traffic: Traffic) -> Iterator[Claim | None]:
+    end = object()
     while True:
         begin = time.perf_counter()
-        claim = next(claims, None)
+        claim = next(claims, end)
+        if claim is end:
+            return
         if claim is not None and (type(claim) is not Claim or type(claim.step) is not str):
             raise DeviceError("the device sent something that is not a claim")
-        words = () if claim is None else (claim.words,)
-        traffic.received(words, time.perf_counter() - begin)
-        if claim is None:
-            return
+        traffic.received(() if claim is None else (claim.words,), time.perf_counter() - begin)
         yield claim

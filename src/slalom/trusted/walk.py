@@ -6,6 +6,7 @@ over a link, ahead of time) is not its business. It ends with the outputs, float
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +15,12 @@ import numpy as np
 from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.field import Elements
-from slalom.arithmetic.fused import PassInput, PassOutput, Values, Words, run_pass
+from slalom.arithmetic.fused import PACKED_LIMIT, PassInput, PassOutput, Values, Words, run_pass
 from slalom.arithmetic.moves import Move, apply_move
 from slalom.arithmetic.pointwise import Program
 from slalom.arithmetic.pooling import pool
 from slalom.errors import IntegrityError
-from slalom.link.intake import take_words
+from slalom.link.intake import take_packed, take_words
 from slalom.plan.steps import Linear, Pointwise, Pool, Shape, Step
 from slalom.plan.validation import sources_of
 from slalom.trusted.checker import CheckBook, Examined, Verified, hazardous_accept_unchecked
@@ -234,8 +235,14 @@ class Walk:
             name = steps[min(len(claims), len(steps) - 1)].name
             raise IntegrityError(f"the device gave {len(claims)} claims where {len(steps)} were asked", step=name)
         for step, claim in zip(steps, claims, strict=True):
-            taken = take_words(claim, (self._batch, *step.output.shape), step.name)
-            self._claims[step.name] = taken.reshape(self._batch, -1)
+            self._claims[step.name] = self._take(step, claim)
+
+    def _take(self, step: Linear, claim: np.ndarray) -> np.ndarray:
+        """The claim as rows: int32 [B, M], or uint8 [B, M, 3] where the range proof leaves it three bytes."""
+        packs = self._crossing.masks is None and step.output.bound < PACKED_LIMIT
+        if packs and type(claim) is np.ndarray and claim.dtype == np.uint8:
+            return take_packed(claim, self._batch, math.prod(step.output.shape), step.name)
+        return take_words(claim, (self._batch, *step.output.shape), step.name).reshape(self._batch, -1)
 
     # ------------------------------------------------------------ what is held
 

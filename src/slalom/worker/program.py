@@ -9,6 +9,7 @@ import sys
 from slalom.device.local import LocalDevice
 from slalom.errors import ApiMisuse, DeviceError, ModelError, SlalomError
 from slalom.isolation.confine import Confinement
+from slalom.link.calls import CallAnswering
 from slalom.link.channel import Channel
 from slalom.link.layout import make_layout
 from slalom.link.message import (
@@ -23,7 +24,8 @@ from slalom.link.message import (
     decode_header,
     decode_hello,
 )
-from slalom.link.port import DevicePort
+from slalom.link.port import DevicePort, SlotDevice
+from slalom.link.queued import QueuedAnswering
 from slalom.link.serve import DeviceEnd, Served
 from slalom.plan import Plan
 from slalom.worker.door import Door
@@ -99,7 +101,8 @@ class Program:
 
     def _serve_one(self, served: Served, channel: Channel, hello: Hello) -> None:
         try:
-            DeviceEnd(served, channel, hello.bulk).serve()
+            answering = QueuedAnswering if isinstance(served.device, SlotDevice) else CallAnswering
+            DeviceEnd(served, channel, hello.bulk, answering).serve()
         except SlalomError as error:
             sys.stderr.write(f"slalom: {error}\n")
         finally:

@@ -1,0 +1,136 @@
+"""Answers of a device that works beside who asks it: it is asked at once, and an answer goes out when it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slalom.errors import ApiMisuse, SlalomError, WireError
+from slalom.link.channel import ChannelClosedError
+from slalom.link.message import Element, Errand, Failure, Header, Kind
+from slalom.link.port import AheadRun, SlotDevice, Wait
+from slalom.link.region import Region
+from slalom.link.serve import Asked, Mouth, Served
+
+_JOIN_SECONDS = 10.0
+_TYPES: Mapping[Element, np.dtype[Any]] = MappingProxyType(
+    {Element.INT32: np.dtype(np.int32), Element.INT24: np.dtype(np.uint8), Element.FLOAT32: np.dtype(np.float32)}
+)
+
+
+class QueuedAnswering:
+    """See `serve.Answering`. One thread takes asks and starts work, another waits for it and sends, in order."""
+
+    def __init__(self, served: Served, mouth: Mouth) -> None:
+        if not isinstance(served.device, SlotDevice):
+            raise ApiMisuse("this device does not write answers where it is told")
+        self._device = served.device
+        self._layout = served.layout
+        self._mouth = mouth
+        self._region: Region | None = None
+        self._runs: dict[int, tuple[AheadRun, Asked, int]] = {}  # by request: the run, its ask, claims still due
+        self._failure: BaseException | None = None
+        self._due: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._sender: threading.Thread | None = threading.Thread(target=self._send, name="slalom-answers", daemon=True)
+        self._sender.start()
+
+    def map(self, region: Region) -> None:
+        """Takes the memory, once nothing is under way in the one before."""
+        idle = threading.Event()
+        self._due.put(idle.set)
+        idle.wait()
+        if self._region is not None:
+            self._device.unmap_memory()
+        self._region = region
+        self._device.map_memory(region.whole)
+
+    def compute(self, asked: Asked) -> None:
+        """Starts the steps."""
+        names = [self._layout.steps[errand.step].name for errand in asked.errands]
+        outs = [self._claim_of(asked.header, errand) for errand in asked.errands]
+        for wait, errand, out in zip(
+            self._device.begin_compute(names, asked.words, outs), asked.errands, outs, strict=True
+        ):
+            self._promise(wait, _header(Kind.CLAIM, asked.header, errand, out), out)
+
+    def run_ahead(self, asked: Asked) -> None:
+        """Starts the whole network."""
+        run = self._device.begin_ahead(asked.words)
+        self._runs[asked.header.request] = run, asked, len(self._layout.steps)
+        for errand in asked.errands:
+            self.grant(asked.header, errand)
+
+    def grant(self, header: Header, errand: Errand) -> None:
+        """Lets one claim go to its slot."""
+        if header.request not in self._runs:
+            raise WireError("a grant for nothing that was begun")
+        run, asked, due = self._runs.pop(header.request)
+        if due > 1:
+            self._runs[header.request] = run, asked, due - 1
+        out = self._claim_of(asked.header, errand)
+        self._promise(run.give(errand.step, out), _header(Kind.CLAIM, asked.header, errand, out), out)
+
+    def run(self, asked: Asked) -> None:
+        """Calls the device: nobody runs beside the whole network."""
+        for errand, output in zip(asked.errands, self._device.run(asked.words), strict=True):
+            out = self._place(errand, output.shape)
+            np.copyto(out, output, casting="no")
+            self._promise(lambda: None, _header(Kind.OUTPUT, asked.header, errand, out), out)
+
+    def say(self, header: Header) -> None:
+        """Sends a header after every answer so far."""
+        self._due.put(lambda: self._mouth.say(header))
+
+    def stop(self) -> None:
+        """Ends the sending thread, and lets the memory go."""
+        sender, self._sender = self._sender, None
+        if sender is None:
+            return
+        self._due.put(None)
+        if sender is not threading.current_thread():
+            sender.join(_JOIN_SECONDS)
+        if self._region is not None:
+            self._device.unmap_memory()
+
+    def _claim_of(self, asked: Header, errand: Errand) -> NDArray[Any]:
+        shape = (asked.batch, *self._layout.steps[errand.step].output.shape)
+        if errand.element is Element.INT24:
+            return self._place(errand, (asked.batch, int(np.prod(shape[1:])), 3))
+        return self._place(errand, shape)
+
+    def _place(self, errand: Errand, shape: tuple[int, ...]) -> NDArray[Any]:
+        if self._region is None or errand.element not in _TYPES:
+            raise WireError("an answer has no memory, or a type that nobody gives")
+        return self._region.claim(errand.slot, shape, _TYPES[errand.element])
+
+    def _promise(self, wait: Wait, header: Header, out: NDArray[Any]) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+        def fulfil() -> None:
+            wait()
+            self._mouth.answer(header, out)
+
+        self._due.put(fulfil)
+
+    def _send(self) -> None:
+        try:
+            while (due := self._due.get()) is not None:
+                due()
+        except ChannelClosedError:
+            return  # nobody is there any more
+        except BaseException as error:  # noqa: BLE001 - kept for the thread that serves, which raises it
+            self._failure = error
+            with contextlib.suppress(SlalomError):
+                self._mouth.say(Header(Kind.FAILURE, 0, step=Failure.DEVICE))
+
+
+def _header(kind: Kind, asked: Header, errand: Errand, out: NDArray[Any]) -> Header:
+    return Header(kind, 0, asked.request, errand.step, errand.slot, asked.batch, errand.element, out.nbytes)
