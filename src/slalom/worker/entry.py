@@ -48,6 +48,7 @@ def _run(arguments: list[str]) -> int:
                 writable=[SHM_FOLDER] if options.allow_shm else [],
                 keep=_descriptors(options, listener),
                 parent=options.parent,
+                gpu=options.device == "cuda",
             )
         _load(options, confinement).serve(listener)
     except _StoppedError as stopped:
