@@ -12,13 +12,13 @@ from slalom.errors import ApiMisuse
 from slalom.plan.shapes import map_geometry
 from slalom.plan.steps import Convolution, Dense
 from tests.accelerator import CUDA, DEVICE, pytestmark  # noqa: F401
-from tests.arithmetic.geometries import GRID, Case, draw_words
+from tests.arithmetic.geometries import GRID, Case, convolution_case, draw_words
 from tests.device.kernel_cases import POISON
 
 from slalom.device.kernels.convolution import DEPTH_LIMIT, convolve, pack_weights  # isort: skip
 from slalom.device.kernels.depthwise import convolve_depthwise  # isort: skip
-from slalom.device.kernels.digits import split_digits  # isort: skip
 from slalom.device.kernels.packing import pack_claim  # isort: skip
+from slalom.device.kernels.stacked import stack_digits  # isort: skip
 from slalom.device.kernels.tiles import Tile  # isort: skip
 
 TILES = {
@@ -26,7 +26,14 @@ TILES = {
     "rows": Tile(64, 64, 4, 3),
     "few": Tile(16, 32, 4, 3),
     "parts": Tile(64, 32, 4, 3, parts=3),
-    "planes": Tile(64, 64, 4, 3, planes=True),
+    "stacked": Tile(64, 64, 4, 3, stacked=True, block=32),
+    "stacked_parts": Tile(128, 32, 4, 3, parts=2, stacked=True, block=32),
+}
+
+MORE = {
+    **GRID,
+    "stacked": convolution_case((7, 5, 32), (3, 2), 40, padding=(1, 0, 2, 1), dilation=(2, 1)),
+    "stacked_strided": convolution_case((7, 5, 48), (1, 1), 24, stride=(2, 3), padding=(1, 0, 0, 2)),
 }
 
 
@@ -66,10 +73,10 @@ def test_words_within_fewer_digits(case: Case, digits: int, dtype) -> None:
 
 @pytest.mark.parametrize("digits", [1, 2, 4])
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
-@pytest.mark.parametrize("name", ["pointwise_wide", "three_by_three", "stem", "grouped", "dense"])
+@pytest.mark.parametrize("name", ["pointwise_wide", "three_by_three", "stem", "grouped", "dense", "stacked", "stacked_strided"])
 def test_every_tile_gives_the_same(name: str, tile: Tile | None, digits: int) -> None:
     rng = np.random.default_rng(23)
-    case = GRID[name]
+    case = MORE[name]
     low, high = digit_range(min(digits, 2)) if digits < 4 else (-(2**31), 2**31 - 1)
     words = rng.integers(low, high, (3, *case.input_shape), endpoint=True).astype(np.int32)
     check(case, words, case.draw_weight(rng), digits, tile)
@@ -94,11 +101,13 @@ def test_a_depth_at_which_one_sum_would_saturate(word: int, rows: int) -> None:
 
 
 @pytest.mark.parametrize("digits", [1, 2, 4])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5, 7), (2, 1025)])
-def test_planes_are_the_digits(shape: tuple[int, ...], digits: int) -> None:
-    words = draw_words(np.random.default_rng(24), shape, np.int32)
-    planes = split_digits(torch.from_numpy(words).to(DEVICE), digits)
-    np.testing.assert_array_equal(planes.cpu().numpy(), to_digits(words, digits))
+def test_stacked_rows_are_the_digits(digits: int) -> None:
+    words = draw_words(np.random.default_rng(24), (2, 3, 5, 16), np.int32)
+    geometry = map_geometry(Convolution("w", (1, 1), (1, 0, 2, 0), (1, 1), 1), (2, 2, 16, 4), words.shape[1:])
+    rows, padded = stack_digits(torch.from_numpy(words).to(DEVICE), geometry, digits)
+    assert padded == (4, 7)
+    expected = to_digits(np.pad(words, ((0, 0), (1, 0), (2, 0), (0, 0))), digits)
+    np.testing.assert_array_equal(rows.cpu().numpy().reshape(2, 4, 7, digits, 16), np.moveaxis(expected, 0, 3))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 682, 683, 2048, 4097])

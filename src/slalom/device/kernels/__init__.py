@@ -5,8 +5,8 @@ Must never see: a NumPy array, a stream, a plan.
 
     convolution   a linear map as an implicit matrix product of signed bytes, one product a digit
     depthwise     a linear map of one input channel a group, in int32
+    stacked       the same as one plain product, after a pass that takes the digits apart
     tiles         which tile sizes a convolution runs with
-    digits        a word's digits as planes of bytes
     packing       claims of 3 bytes an element
     functions     the float32 functions of the epilogue
     pointwise     a program of the epilogue, specialised for its operations

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from slalom.arithmetic.digits import BALANCE as _BALANCE
-from slalom.device.kernels.digits import split_digits
+from slalom.device.kernels.stacked import can_stack, multiply_stacked
 from slalom.device.kernels.tiles import Tile, choose_block, choose_tile
 from slalom.errors import ApiMisuse
 from slalom.plan.shapes import Geometry
@@ -39,31 +39,26 @@ def _digit(balanced, position: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "all_pixels", "plane_size", "group_outputs", "height", "width", "output_pixels", "output_width", "kernel_width",
+        "all_pixels", "group_outputs", "height", "width", "output_pixels", "output_width", "kernel_width",
         "depth", "stride_rows", "stride_columns", "top", "left", "dilation_rows", "dilation_columns", "steps",
         "steps_each", "channel_blocks",
     ]
 )  # fmt: skip
 def _convolve(
     words, weights, out,
-    all_pixels, input_row, input_size, plane_size, packed_depth, output_row,
+    all_pixels, input_row, input_size, packed_depth, output_row,
     group_outputs, padded_outputs, group_inputs, height, width, output_pixels, output_width, kernel_width, depth,
     stride_rows, stride_columns, top, left, dilation_rows, dilation_columns,
     steps, steps_each, channel_blocks,
-    DIGITS: tl.constexpr, PLANES: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, SPLIT: tl.constexpr,
+    DIGITS: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, SPLIT: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One tile: ROWS rows by COLUMNS output channels of one group, and one part of the depth.
-
-    A row is an output pixel; with PLANES it is a digit of one, and the tile holds ROWS / DIGITS pixels.
-    """
+    """One tile: ROWS output pixels by COLUMNS output channels of one group, and one part of the depth."""
     column_tiles = tl.cdiv(group_outputs, COLUMNS)
     tile = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
     part = tl.program_id(2)
-    rows = tl.arange(0, ROWS)
-    PIXELS: tl.constexpr = ROWS // DIGITS if PLANES else ROWS
-    m = (tile // column_tiles) * PIXELS + (rows % PIXELS if PLANES else rows)
+    m = (tile // column_tiles) * ROWS + tl.arange(0, ROWS)
     n = (tile % column_tiles) * COLUMNS + tl.arange(0, COLUMNS)
     k = tl.arange(0, BLOCK)
 
@@ -74,8 +69,6 @@ def _convolve(
     inside = m < all_pixels
     # 64 bits: a batch may hold more than 2^31 elements; an item holds fewer, so offsets within it are int32
     start = words + item.to(tl.int64) * input_size + group * group_inputs
-    if PLANES:
-        start += (rows // PIXELS).to(tl.int64) * plane_size
     weight_rows = group * padded_outputs + n  # padded with zeros to whole tiles, in outputs and in depth
     weight_pointers = weights + weight_rows[None, :] * packed_depth + k[:, None]
 
@@ -103,7 +96,7 @@ def _convolve(
             offset = ((row * width + column) * input_row)[:, None] + channel[None, :]
         x = tl.load(start[:, None] + offset, mask=valid, other=0)
         w = tl.load(weight_pointers + step * BLOCK)
-        if PLANES or DIGITS == 1:
+        if DIGITS == 1:
             total = tl.dot(x.to(tl.int8), w, total, out_dtype=tl.int32)
         else:
             balanced = (x.to(tl.int32) + BALANCE) ^ BALANCE  # wraps mod 2^32; byte k is digit k
@@ -112,12 +105,7 @@ def _convolve(
             if DIGITS == 4:
                 total_2 = tl.dot(_digit(balanced, 2), w, total_2, out_dtype=tl.int32)
                 total_3 = tl.dot(_digit(balanced, 3), w, total_3, out_dtype=tl.int32)
-    if PLANES:
-        total = total << (8 * (rows // PIXELS))[:, None]
-        total = tl.sum(tl.reshape(total, (DIGITS, PIXELS, COLUMNS)), axis=0)
-        m = (tile // column_tiles) * PIXELS + tl.arange(0, PIXELS)
-        inside = m < all_pixels
-    elif DIGITS > 1:
+    if DIGITS > 1:
         total += total_1 << 8
         total += (total_2 << 16) + (total_3 << 24)
 
@@ -147,9 +135,14 @@ class PackedWeights:
         return int(self.tensor.shape[2])
 
     @property
+    def channels(self) -> int:
+        """Channels of one tap, padding included; everything, where the depth is flat."""
+        return self.packed_depth // (1 if self.flat else self.geometry.taps)
+
+    @property
     def channel_blocks(self) -> int:
         """Blocks of one tap; of everything, where the depth is flat."""
-        return self.packed_depth // self.block // (1 if self.flat else self.geometry.taps)
+        return self.channels // self.block
 
 
 def pack_weights(geometry: Geometry, weight: Tensor) -> PackedWeights:
@@ -178,7 +171,11 @@ def convolve(words: Tensor, packed: PackedWeights, out: Tensor, digits: int, til
     items = max(1, (_INDEX_LIMIT - 2**16) // geometry.pixels)  # pixels of one launch are counted in int32
     for start in range(0, len(words), items):
         part, result = words[start : start + items], out[start : start + items]
-        _launch(part, packed, result, digits, tile or choose_tile(geometry, len(part), digits))
+        chosen = tile or choose_tile(geometry, len(part), digits)
+        if chosen.stacked and not packed.flat and can_stack(geometry) and packed.channels % chosen.block == 0:
+            multiply_stacked(part, packed.tensor[0], geometry, result, digits, chosen)
+        else:
+            _launch(part, packed, result, digits, chosen)
 
 
 def _launch(words: Tensor, packed: PackedWeights, out: Tensor, digits: int, tile: Tile) -> None:
@@ -186,24 +183,21 @@ def _launch(words: Tensor, packed: PackedWeights, out: Tensor, digits: int, tile
     height, width, channels = geometry.input_image
     output_height, output_width, output_channels = geometry.output_image
     all_pixels = len(words) * geometry.pixels
-    planes = tile.planes and digits > 1
-    source = split_digits(words, digits) if planes else words
     steps = packed.packed_depth // packed.block
     parts = max(tile.parts, -(-packed.packed_depth // DEPTH_LIMIT))
     steps_each = -(-steps // parts)
     parts = -(-steps // steps_each)
     if parts > 1:
         out.zero_()
-    pixels = tile.rows // digits if planes else tile.rows
-    grid = (-(-all_pixels // pixels) * -(-geometry.group_outputs // tile.columns), geometry.groups, parts)
+    grid = (-(-all_pixels // tile.rows) * -(-geometry.group_outputs // tile.columns), geometry.groups, parts)
     _convolve[grid](
-        source, packed.tensor, out,
-        all_pixels, channels, height * width * channels, words.numel(), packed.packed_depth, output_channels,
+        words, packed.tensor, out,
+        all_pixels, channels, height * width * channels, packed.packed_depth, output_channels,
         geometry.group_outputs, packed.tensor.shape[1], geometry.group_inputs, height, width,
         geometry.pixels, output_width, geometry.kernel[1], geometry.taps * geometry.group_inputs,
         *geometry.stride, geometry.padding[0], geometry.padding[2], *geometry.dilation,
         steps, steps_each, packed.channel_blocks,
-        DIGITS=digits, PLANES=planes, FLAT=packed.flat, EVEN=geometry.group_inputs % packed.block == 0,
+        DIGITS=digits, FLAT=packed.flat, EVEN=geometry.group_inputs % packed.block == 0,
         SPLIT=parts > 1, ROWS=tile.rows, COLUMNS=tile.columns, BLOCK=packed.block,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip

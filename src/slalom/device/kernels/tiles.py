@@ -18,7 +18,8 @@ _SHORTEST_PART = 8  # blocks of depth that a program should at least have
 class Tile:
     """How one program's work is cut: rows by columns of output, `parts` of the depth, and Triton's own settings.
 
-    `planes`: the digits are taken apart beforehand, into planes of bytes, and a tile's rows are digits of pixels.
+    `stacked`: the digits are taken apart beforehand (`stacked`), a tile's rows are digits of pixels, and `block` is how
+    much of the depth is read at once.
     """
 
     rows: int
@@ -26,7 +27,8 @@ class Tile:
     warps: int
     stages: int
     parts: int = 1
-    planes: bool = False
+    stacked: bool = False
+    block: int = 64
 
 
 def choose_block(geometry: Geometry) -> tuple[bool, int]:
@@ -41,6 +43,11 @@ def choose_block(geometry: Geometry) -> tuple[bool, int]:
 def choose_tile(geometry: Geometry, batch: int, digits: int) -> Tile:
     """The tile for a batch of items and a number of digits."""
     pixels, outputs = batch * geometry.pixels, geometry.group_outputs
+    if geometry.group_inputs % 64 == 0 and geometry.groups == 1 and pixels >= 64 and digits > 1:
+        block = 128 if geometry.group_inputs % 128 == 0 else 64
+        columns = 256 if outputs >= 256 else 128 if outputs >= 128 else 64
+        programs = -(-pixels * digits // 128) * -(-outputs // columns)
+        return Tile(128, columns, 8 if columns > 64 else 4, 3, _parts(geometry, programs), True, block)
     rows = 16 if pixels <= 16 else 128 if pixels >= 128 else 64
     columns = 64 if digits == 4 else 128
     if rows == 16:
