@@ -73,7 +73,9 @@ def test_words_within_fewer_digits(case: Case, digits: int, dtype) -> None:
 
 @pytest.mark.parametrize("digits", [1, 2, 4])
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
-@pytest.mark.parametrize("name", ["pointwise_wide", "three_by_three", "stem", "grouped", "dense", "stacked", "stacked_strided"])
+@pytest.mark.parametrize(
+    "name", ["pointwise_wide", "three_by_three", "stem", "grouped", "dense", "stacked", "stacked_strided"]
+)
 def test_every_tile_gives_the_same(name: str, tile: Tile | None, digits: int) -> None:
     rng = np.random.default_rng(23)
     case = MORE[name]

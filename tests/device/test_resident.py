@@ -26,7 +26,8 @@ def test_a_whole_network(build, batch: int) -> None:
     expected = run_activations(plan.graph, plan.tensors, user)
     values: dict[str, torch.Tensor] = {}
     names = []
-    for name, claim in resident.walk(torch.from_numpy(np.ascontiguousarray(enter(plan.graph, user))).to(DEVICE), values):
+    activation = torch.from_numpy(np.ascontiguousarray(enter(plan.graph, user))).to(DEVICE)
+    for name, claim in resident.walk(activation, values):
         assert claim.dtype == torch.int32 and claim.is_contiguous()
         np.testing.assert_array_equal(claim.cpu().numpy(), expected[name])
         names.append(name)

@@ -6,9 +6,9 @@ each claim that says when it lies in the caller's memory; copies only overlap wh
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from slalom.arithmetic.linear import Words, check_words
 from slalom.device.pinned import as_host_tensor, pinned_array, pinned_copy
+from slalom.device.recording import Recordings, Work
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import Claim
 from slalom.plan import Plan
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 Host = NDArray[Any]
 Event = torch.cuda.Event
-
-_AHEAD_BYTES = 2**29  # of claims in flight at a time when `run_ahead` makes room for them itself
 
 
 class CudaDevice:
@@ -43,6 +42,7 @@ class CudaDevice:
         check_cuda(index)
         self.device = torch.device("cuda", index)
         self._up, self._run, self._down = (torch.cuda.Stream(self.device) for _ in range(3))
+        self._recordings = Recordings(self._run)
         self._loaded: ResidentPlan | None = None
 
     @property
@@ -58,6 +58,7 @@ class CudaDevice:
         """Copies the weights and epilogues of a plan to the GPU; it replaces the one before."""
         from slalom.device.resident import ResidentPlan
 
+        self._recordings.clear()
         with torch.cuda.stream(self._run):
             self._loaded = ResidentPlan(plan, self.device)
         torch.cuda.synchronize(self.device)
@@ -67,7 +68,11 @@ class CudaDevice:
 
         The GPU goes on meanwhile. Raises ApiMisuse for another shape or dtype.
         """
-        return self._run_ahead(pinned_copy(self._check_activation(activation)))
+        host = pinned_copy(self._check_activation(activation))
+        steps = self.loaded.linear_steps
+        outs = [pinned_array((len(host), *step.output_shape), np.int32) for step in steps.values()]
+        events = self.submit_ahead(host, outs)
+        return self._arrivals(list(steps), outs, events)
 
     def compute(self, step_names: Sequence[str], words: Words) -> Sequence[NDArray[np.int32]]:
         """The claims of linear steps that read one value; see `DevicePort`. Raises ApiMisuse for an unknown step."""
@@ -79,22 +84,18 @@ class CudaDevice:
 
     def run(self, activation: NDArray[np.int16]) -> Sequence[NDArray[np.float32]]:
         """The outputs of the whole network, float32 [B, *item shape]; see `DevicePort`."""
-        plan = self.loaded
         host = pinned_copy(self._check_activation(activation))
-        values: dict[str, Tensor] = {}
-        with torch.cuda.stream(self._run):
-            for _ in plan.walk(self._upload(host), values, self._is_wide(plan.plan.graph.input.name, host)):
-                pass
-        results = [values[output.source] for output in plan.plan.graph.outputs]
-        outs = [pinned_array(tuple(result.shape), np.float32) for result in results]
-        for event in [self._download(result, out) for result, out in zip(results, outs, strict=True)]:
+        graph = self.loaded.plan.graph
+        types = [self.loaded.plan.types[output.source] for output in graph.outputs]
+        outs = [pinned_array((len(host), *kind.shape), np.float32) for kind in types]
+        wide = self._is_wide(graph.input.name, host)
+        for event in self._submit(("run",), host, outs, lambda source: self.loaded.outputs(source, wide), wide):
             event.synchronize()
         return outs
 
     def close(self) -> None:
         """Waits for the GPU and drops the plan. May be called twice."""
-        if self._loaded is not None:
-            torch.cuda.synchronize(self.device)
+        self._recordings.clear()
         self._loaded = None
 
     # ------------------------------------------------------------ for a caller who brings the memory
@@ -115,12 +116,13 @@ class CudaDevice:
         for name, out in zip(step_names, outs, strict=True):
             self._check_out(name, len(words), out, words.dtype == np.int16)
         source = next(step.source for step in self._linear_steps() if step.name == step_names[0])
-        events = []
-        with torch.cuda.stream(self._run):
-            placed, wide = self._upload(words), self._is_wide(source, words)
-            for name, out in zip(step_names, outs, strict=True):
-                events.append(self._download(self.loaded.linear(name, placed, wide), out))
-        return events
+        wide = self._is_wide(source, words)
+
+        def work(placed: Tensor) -> Iterator[Tensor]:
+            claims = (self.loaded.linear(name, placed, wide) for name in step_names)
+            return _as_sent(claims, outs)
+
+        return self._submit(("compute", *step_names), words, outs, work, wide)
 
     def submit_ahead(self, activation: NDArray[np.int16], outs: Sequence[Host]) -> list[Event]:
         """Starts the whole network, and gives an event for the claim of every linear step, in plan order.
@@ -133,14 +135,12 @@ class CudaDevice:
         for name, out in zip(names, outs, strict=True):
             self._check_out(name, len(activation), out, True)
         wide = self._is_wide(self.loaded.plan.graph.input.name, activation)
-        events = []
-        with torch.cuda.stream(self._run):
-            walk = self.loaded.walk(self._upload(activation), {}, wide)
-            for (_, claim), out in zip(walk, outs, strict=False):  # what follows the last claim is nobody's
-                events.append(self._download(claim, out))
-                if len(events) == len(outs):
-                    break
-        return events
+
+        def work(placed: Tensor) -> Iterator[Tensor]:
+            claims = (claim for _, claim in self.loaded.walk(placed, {}, wide))
+            return _as_sent(islice(claims, len(outs)), outs)  # what follows the last claim is nobody's
+
+        return self._submit(("ahead",), activation, outs, work, wide)
 
     def packs(self, step_name: str) -> bool:
         """Whether the claim of a linear step fits 3 bytes an element where the device sees the plain activation."""
@@ -149,50 +149,37 @@ class CudaDevice:
 
     # ------------------------------------------------------------ what both are made of
 
-    def _run_ahead(self, host: NDArray[np.int16]) -> Iterator[Claim]:
-        waiting: deque[tuple[str, Host, Event]] = deque()
-        with torch.cuda.stream(self._run):
-            placed = self._upload(host)
-        walk = self.loaded.walk(placed, {}, self._is_wide(self.loaded.plan.graph.input.name, host))
-        ended = False
-        while waiting or not ended:
-            while not ended and sum(out.nbytes for _, out, _ in waiting) < _AHEAD_BYTES:
-                with torch.cuda.stream(self._run):  # LOAD-BEARING: left before a yield, for it is the thread's
-                    item = next(walk, None)
-                if item is None:
-                    ended = True
-                    break
-                out = pinned_array(tuple(item[1].shape), np.int32)
-                waiting.append((item[0], out, self._download(item[1], out)))
-            if waiting:
-                name, out, event = waiting.popleft()
-                event.synchronize()
-                yield Claim(name, out)
+    def _arrivals(self, names: list[str], outs: list[Host], events: list[Event]) -> Iterator[Claim]:
+        for name, out, event in zip(names, outs, events, strict=True):
+            event.synchronize()
+            yield Claim(name, out)
 
-    def _upload(self, host: Host) -> Tensor:
-        """The array on the GPU, ready for the stream that runs kernels."""
+    def _submit(self, key: tuple[str, ...], host: Host, outs: Sequence[Host], work: Work, wide: bool) -> list[Event]:
+        """Up, through the kernels of `work`, and down: an event for each of `outs`."""
+        shape, dtype = host.shape, as_host_tensor(host).dtype
+        sent = tuple(out.dtype.str for out in outs)
+        recording = self._recordings.of((key, sent, dtype, wide), (shape, dtype), work)
+        self._up.wait_event(recording.read)
         with torch.cuda.stream(self._up):
-            placed = torch.empty(host.shape, dtype=as_host_tensor(host).dtype, device=self.device)
-            placed.copy_(as_host_tensor(host), non_blocking=True)
+            recording.source.copy_(as_host_tensor(host), non_blocking=True)
         self._run.wait_stream(self._up)
-        placed.record_stream(self._run)
-        return placed
+        self._run.wait_event(recording.taken)
+        events = []
+        for (graph, result), out in zip(recording.segments, outs, strict=True):
+            with torch.cuda.stream(self._run):
+                graph.replay()
+            events.append(self._download(result, out))
+        recording.read.record(self._run)
+        recording.taken.record(self._down)
+        return events
 
     def _download(self, result: Tensor, out: Host) -> Event:
-        """Copies a result of the stream that runs kernels into `out`, packed where that is uint8; gives the event."""
-        if out.dtype == np.uint8:
-            from slalom.device.kernels.packing import pack_claim
-
-            with torch.cuda.stream(self._run):
-                packed = torch.empty(out.size, dtype=torch.uint8, device=self.device)
-                pack_claim(result, packed)
-                result = packed
+        """Copies a result of the stream that runs kernels into `out`, and gives the event of its arrival."""
         event = torch.cuda.Event(blocking=True)
         self._down.wait_stream(self._run)
         with torch.cuda.stream(self._down):
             as_host_tensor(out).view(-1).copy_(result.view(-1), non_blocking=True)
             event.record(self._down)
-        result.record_stream(self._down)
         return event
 
     # ------------------------------------------------------------ what the arrays must be
@@ -229,6 +216,14 @@ class CudaDevice:
         if words.dtype != np.int16 or not isinstance(kind, Activation):
             return False
         return int(words.min()) < -kind.limit or int(words.max()) > kind.limit
+
+
+def _as_sent(claims: Iterator[Tensor], outs: Sequence[Host]) -> Iterator[Tensor]:
+    """The claims as `outs` take them: packed to 3 bytes an element, or as they are."""
+    from slalom.device.kernels.packing import packed_claim
+
+    for claim, out in zip(claims, outs, strict=True):
+        yield packed_claim(claim) if out.dtype == np.uint8 else claim
 
 
 @cache

@@ -5,8 +5,8 @@ m an output pixel. The words are read as they arrive, int16 or int32 [B, H, W, C
 tile of words is read once and multiplied once a digit. Sums are int32 and wrap; shifts and the last additions wrap too.
 
 |d| <= 2^7, |w| < 2^7 -> |d * w| <= 127 * 128 = 16256. LOAD-BEARING: 16256 * 2^17 < 2^31, so no sum of at most
-`DEPTH_LIMIT` products leaves int32. Some tensor core instructions that Triton chooses (mma.sync, for few rows) saturate;
-within this depth they cannot. A longer sum is split, and its parts are added with wrap-around.
+`DEPTH_LIMIT` products leaves int32. Some tensor core instructions that Triton chooses (mma.sync, for few rows)
+saturate; within this depth they cannot. A longer sum is split, and its parts are added with wrap-around.
 """
 
 from __future__ import annotations
@@ -166,9 +166,12 @@ def convolve(words: Tensor, packed: PackedWeights, out: Tensor, digits: int, til
     geometry = packed.geometry
     if digits not in (1, 2, 4):
         raise ApiMisuse(f"a convolution takes 1, 2 or 4 digits, not {digits}")
+    height, width, _ = geometry.input_image
     if max(words[0].numel(), out[0].numel()) >= _INDEX_LIMIT:
         raise ApiMisuse("an image of 2^31 elements or more does not fit the kernels")
-    items = max(1, (_INDEX_LIMIT - 2**16) // geometry.pixels)  # pixels of one launch are counted in int32
+    padded = (height + sum(geometry.padding[:2])) * (width + sum(geometry.padding[2:]))
+    # rows of one launch, which are at most 4 digits of a padded pixel, are counted in int32
+    items = max(1, (_INDEX_LIMIT - 2**16) // (4 * max(padded, geometry.pixels)))
     for start in range(0, len(words), items):
         part, result = words[start : start + items], out[start : start + items]
         chosen = tile or choose_tile(geometry, len(part), digits)
@@ -181,7 +184,7 @@ def convolve(words: Tensor, packed: PackedWeights, out: Tensor, digits: int, til
 def _launch(words: Tensor, packed: PackedWeights, out: Tensor, digits: int, tile: Tile) -> None:
     geometry = packed.geometry
     height, width, channels = geometry.input_image
-    output_height, output_width, output_channels = geometry.output_image
+    _, output_width, output_channels = geometry.output_image
     all_pixels = len(words) * geometry.pixels
     steps = packed.packed_depth // packed.block
     parts = max(tile.parts, -(-packed.packed_depth // DEPTH_LIMIT))

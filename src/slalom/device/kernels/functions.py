@@ -1,7 +1,7 @@
 """The float32 functions of `arithmetic.functions`, operation by operation, for kernels launched without contraction.
 
-LOAD-BEARING, for every kernel that uses these: it must be launched with `enable_fp_fusion=False`, or a product and a sum
-become one rounding; `/` would be an approximation, so divisions are `div_rn`; `-v` would be 0 - v, so it is v * -1.
+LOAD-BEARING, for every kernel that uses these: it must be launched with `enable_fp_fusion=False`, or a product and a
+sum become one rounding; `/` would be an approximation, so divisions are `div_rn`; `-v` would be 0 - v, so it is v * -1.
 PTX keeps subnormal numbers unless told to flush them, and Triton does not tell it.
 """
 

@@ -5,6 +5,7 @@ Only a plain accumulator with a proved bound below 2^23 may be packed; blinded w
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -30,3 +31,10 @@ def pack_claim(claim: Tensor, out: Tensor) -> None:
     if out.numel() != size:
         raise ApiMisuse(f"a claim of {claim.numel()} elements packs into {size} bytes, not {out.numel()}")
     _pack[(-(-size // _BLOCK),)](claim, out, size, BLOCK=_BLOCK)
+
+
+def packed_claim(claim: Tensor) -> Tensor:
+    """The low 3 bytes of every int32 of `claim`, uint8 [3 * elements]."""
+    out = torch.empty(PACKED_SIZE * claim.numel(), dtype=torch.uint8, device=claim.device)
+    pack_claim(claim, out)
+    return out

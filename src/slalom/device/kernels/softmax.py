@@ -1,4 +1,4 @@
-"""Softmax rows: exp(v - max) / sum or its logarithm, v = q * scale, the sum by halves as `arithmetic.functions` fixes it."""
+"""Softmax rows: exp(v - max) / sum or its logarithm, v = q * scale, the sum by halves as the trusted side makes it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A linear map of stride 1 as one plain product of signed bytes, fed by the copy engine: exact mod 2**32.
 
-A pass before it takes the words apart into rows of bytes, padding included: row (p, k) holds digit k of every channel of
-padded pixel p. In that matrix the pixels that kernel position (a, b) reads are those of (0, 0), shifted by a constant, so
-every tile is a rectangle of memory and no address is computed in the loop. What is computed at positions where no output
-is (the last columns and rows of the padded image) is not written.
+A pass before it takes the words apart into rows of bytes, padding included: row (p, k) holds digit k of every channel
+of padded pixel p. In that matrix the pixels that kernel position (a, b) reads are those of (0, 0), shifted by a
+constant, so every tile is a rectangle of memory and no address is computed in the loop. What is computed at positions
+where no output is (the last columns and rows of the padded image) is not written.
 
 y[p, o] = sum over k of 2^(8k) * (sum over (tap, c) of rows[p + shift(tap), k, c] * w[tap, c, o]). Sums as in
 `convolution`: int32, at most 2^17 products in one, wrapping where they are shifted and added.
@@ -22,31 +22,33 @@ from slalom.device.kernels.tiles import Tile
 from slalom.plan.shapes import Geometry
 
 BALANCE = tl.constexpr(_BALANCE)
-_SPREAD_BLOCK = 1024
+_SPREAD_ELEMENTS = 4096  # of one program
 _DEEPEST = 2**17  # products of one sum: see convolution.DEPTH_LIMIT
 ALIGNMENT = 16  # bytes: what the copy engine wants of a row
 
 
-@triton.jit(do_not_specialize=["height", "width", "top", "left", "padded_width", "padded_pixels", "count"])
+@triton.jit(do_not_specialize=["height", "width", "top", "left", "padded_height", "padded_width"])
 def _spread(
     words, rows,
-    height, width, channels, top, left, padded_width, padded_pixels, count,
-    STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr, DIGITS: tl.constexpr, BLOCK: tl.constexpr,
+    height, width, channels, top, left, padded_height, padded_width,
+    STRIDE_ROWS: tl.constexpr, STRIDE_COLUMNS: tl.constexpr, DIGITS: tl.constexpr,
+    PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    block = tl.program_id(0).to(tl.int64) * BLOCK
-    element = block + tl.arange(0, BLOCK)
-    channel = (element % channels).to(tl.int32)
-    pixel = element // channels
-    place = (pixel % padded_pixels).to(tl.int32)
-    row = (place // padded_width) * STRIDE_ROWS - top
-    column = (place % padded_width) * STRIDE_COLUMNS - left
-    inside = (element < count) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    item = words + (pixel // padded_pixels) * height * width * channels
-    x = tl.load(item + (row * width + column) * channels + channel, mask=inside, other=0).to(tl.int32)
-    balanced = (x + BALANCE) ^ BALANCE  # wraps mod 2^32; byte k is digit k
+    """Some pixels of one padded row, and some of their channels: no division for an element."""
+    line = tl.program_id(0)
+    item, i = (line // padded_height).to(tl.int64), line % padded_height
+    j = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
+    row, column = i * STRIDE_ROWS - top, j * STRIDE_COLUMNS - left
+    written = (j < padded_width)[:, None] & (channel < channels)[None, :]
+    inside = written & ((row >= 0) & (row < height) & (column >= 0) & (column < width))[:, None]
+    image = words + item * height * width * channels
+    x = tl.load(image + ((row * width + column) * channels)[:, None] + channel[None, :], mask=inside, other=0)
+    balanced = (x.to(tl.int32) + BALANCE) ^ BALANCE  # wraps mod 2^32; byte k is digit k
+    to = rows + line.to(tl.int64) * padded_width * DIGITS * channels
     for position in tl.static_range(DIGITS):
-        to = rows + (pixel * DIGITS + position) * channels + channel
-        tl.store(to, (balanced >> (8 * position)).to(tl.int8), mask=element < count)
+        place = ((j * DIGITS + position) * channels)[:, None] + channel[None, :]
+        tl.store(to + place, (balanced >> (8 * position)).to(tl.int8), mask=written)
 
 
 @triton.jit(
@@ -105,12 +107,16 @@ def stack_digits(words: Tensor, geometry: Geometry, digits: int) -> tuple[Tensor
     top, bottom, left, right = geometry.padding
     one = geometry.taps == 1
     padded = geometry.output_image[:2] if one else (top + height + bottom, left + width + right)
-    count = len(words) * padded[0] * padded[1] * channels
-    rows = torch.empty((count // channels * digits, channels), dtype=torch.int8, device=words.device)
+    lines = len(words) * padded[0]
+    rows = torch.empty((lines * padded[1] * digits, channels), dtype=torch.int8, device=words.device)
+    channel_block = min(256, 1 << (channels - 1).bit_length())
+    pixel_block = max(1, min(_SPREAD_ELEMENTS // channel_block, 1 << (padded[1] - 1).bit_length()))
+    grid = (lines, -(-padded[1] // pixel_block), -(-channels // channel_block))
     stride = geometry.stride if one else (1, 1)
-    _spread[(-(-count // _SPREAD_BLOCK),)](
-        words, rows, height, width, channels, top, left, padded[1], padded[0] * padded[1], count,
-        STRIDE_ROWS=stride[0], STRIDE_COLUMNS=stride[1], DIGITS=digits, BLOCK=_SPREAD_BLOCK,
+    _spread[grid](
+        words, rows, height, width, channels, top, left, *padded,
+        STRIDE_ROWS=stride[0], STRIDE_COLUMNS=stride[1], DIGITS=digits,
+        PIXELS=pixel_block, CHANNELS=channel_block,
     )  # fmt: skip
     return rows, (padded[0], padded[1])
 

@@ -11,7 +11,7 @@ from slalom.plan.shapes import Geometry
 
 _PROCESSORS = 132  # of an H100: fewer programs than this leave some idle
 _FLAT_CHANNELS = 24  # fewer input channels than this, and taps are packed without gaps
-_SHORTEST_PART = 8  # blocks of depth that a program should at least have
+_FEW_PIXELS = 32  # dense layers on small batches: bound by the weights, so many programs share the depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +43,29 @@ def choose_block(geometry: Geometry) -> tuple[bool, int]:
 def choose_tile(geometry: Geometry, batch: int, digits: int) -> Tile:
     """The tile for a batch of items and a number of digits."""
     pixels, outputs = batch * geometry.pixels, geometry.group_outputs
-    if geometry.group_inputs % 64 == 0 and geometry.groups == 1 and pixels >= 64 and digits > 1:
-        block = 128 if geometry.group_inputs % 128 == 0 else 64
-        columns = 256 if outputs >= 256 else 128 if outputs >= 128 else 64
-        programs = -(-pixels * digits // 128) * -(-outputs // columns)
-        return Tile(128, columns, 8 if columns > 64 else 4, 3, _parts(geometry, programs), True, block)
-    rows = 16 if pixels <= 16 else 128 if pixels >= 128 else 64
-    columns = 64 if digits == 4 else 128
-    if rows == 16:
-        columns = 64
-    columns = min(columns, max(16, 1 << (outputs - 1).bit_length()))
+    if pixels <= _FEW_PIXELS:
+        columns = min(128, _power(outputs))
+        return Tile(16, columns, 4, 4, _parts(geometry, -(-outputs // columns) * geometry.groups, 8))
+    if _stacks(geometry, digits):
+        return Tile(128, 128 if outputs > 64 else 64, 4, 3, 1, True, 128)
+    rows = 128 if digits == 1 and pixels >= 2**15 and outputs > 64 else 64
+    columns = min(64 if digits == 4 else 128, _power(outputs))
     programs = -(-pixels // rows) * -(-outputs // columns) * geometry.groups
-    return Tile(rows, columns, 8 if rows == 128 else 4, 3 if rows >= 64 else 4, _parts(geometry, programs))
+    return Tile(rows, columns, 8 if rows == 128 else 4, 3, _parts(geometry, programs, 32))
 
 
-def _parts(geometry: Geometry, programs: int) -> int:
-    """Into how many parts the depth is cut so that every processor has work."""
+def _stacks(geometry: Geometry, digits: int) -> bool:
+    """Whether taking the digits apart beforehand pays: many products for each word, and channels in whole blocks."""
+    blocks = geometry.groups == 1 and geometry.group_inputs % 128 == 0
+    depth, outputs = geometry.taps * geometry.group_inputs, geometry.output_image[2]
+    return blocks and digits > 1 and geometry.taps > 1 and depth * outputs >= 2**17
+
+
+def _power(count: int) -> int:
+    return max(16, 1 << (count - 1).bit_length())
+
+
+def _parts(geometry: Geometry, programs: int, shortest: int) -> int:
+    """Into how many parts the depth is cut so that every processor has work; none has fewer blocks than `shortest`."""
     steps = -(-geometry.taps * geometry.group_inputs // 64)
-    return max(1, min(_PROCESSORS * 2 // programs, steps // _SHORTEST_PART))
+    return max(1, min(_PROCESSORS * 2 // programs, steps // shortest))
