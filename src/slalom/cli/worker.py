@@ -17,14 +17,14 @@ from slalom.link.endpoint import Transport, parse_endpoint
 from slalom.worker.boot import worker_command
 from slalom.worker.options import WorkerOptions
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda")
 
 
 @guarded
 def worker_command_line(
     plan: Annotated[Path, typer.Option(help="the .slalom file to serve")],
     listen: Annotated[str, typer.Option(help="unix:PATH or tcp:HOST:PORT; port 0 takes a free one")],
-    device: Annotated[str, typer.Option(help="cpu")] = "cpu",
+    device: Annotated[str, typer.Option(help="what it computes on: cpu or cuda")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="of the engine; all cores by default")] = None,
     isolation: Annotated[str, typer.Option(help="strict, best-effort or off")] = "best-effort",
     allow_shm: Annotated[

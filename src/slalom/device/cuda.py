@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slalom.arithmetic.linear import Words, check_words
 from slalom.device.pinned import as_host_tensor, pinned_array, pinned_copy
-from slalom.device.recording import Recordings, Work
+from slalom.device.recording import Recording, Recordings, Work
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import Claim
 from slalom.plan import Plan
@@ -159,11 +159,7 @@ class CudaDevice:
         shape, dtype = host.shape, as_host_tensor(host).dtype
         sent = tuple(out.dtype.str for out in outs)
         recording = self._recordings.of((key, sent, dtype, wide), (shape, dtype), work)
-        self._up.wait_event(recording.read)
-        with torch.cuda.stream(self._up):
-            recording.source.copy_(as_host_tensor(host), non_blocking=True)
-        self._run.wait_stream(self._up)
-        self._run.wait_event(recording.taken)
+        self._fill(recording, host)
         events = []
         for (graph, result), out in zip(recording.segments, outs, strict=True):
             with torch.cuda.stream(self._run):
@@ -172,6 +168,14 @@ class CudaDevice:
         recording.read.record(self._run)
         recording.taken.record(self._down)
         return events
+
+    def _fill(self, recording: Recording, host: Host) -> None:
+        """Sends a source up, once what the recording held was read and its results were taken away."""
+        self._up.wait_event(recording.read)
+        with torch.cuda.stream(self._up):
+            recording.source.copy_(as_host_tensor(host), non_blocking=True)
+        self._run.wait_stream(self._up)
+        self._run.wait_event(recording.taken)
 
     def _download(self, result: Tensor, out: Host) -> Event:
         """Copies a result of the stream that runs kernels into `out`, and gives the event of its arrival."""
