@@ -149,4 +149,5 @@ class LocalDevice:
             probe_images=(),
             mask=None,
         )
-        return run_pass(self._dispatch, given).values.reshape(batch, *step.output.shape)
+        values: NDArray[Any] = run_pass(self._dispatch, given).values
+        return values.reshape(batch, *step.output.shape)

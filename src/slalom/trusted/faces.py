@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.pointwise import requantise
 from slalom.errors import InputError
 from slalom.plan.steps import Layout, Shape
@@ -15,8 +16,8 @@ def user_shape(shape: Shape, layout: Layout) -> Shape:
     return (shape[2], shape[0], shape[1]) if layout is Layout.CHANNELS_FIRST else shape
 
 
-def quantise_images(model: TrustedModel, images: object) -> np.ndarray:
-    """The input activation, int16 [B, *shape], of float32 images [B, *user shape].
+def quantise_images(model: TrustedModel, images: object, dispatch: Dispatch) -> np.ndarray:
+    """The input activation, int16 [B, *shape], of float32 images [B, *user shape], a few items to each thread.
 
     Numbers beyond the calibrated range are clamped to it. Raises InputError for another type or shape, an empty
     batch, or numbers that are not finite.
@@ -31,12 +32,23 @@ def quantise_images(model: TrustedModel, images: object) -> np.ndarray:
         raise InputError(f"images must have shape [batch, {', '.join(map(str, expected))}], not {list(images.shape)}")
     if len(images) == 0:
         raise InputError("the batch is empty")
-    if not bool(np.isfinite(images).all()):
+    activation = np.empty((len(images), *entry.output.shape), np.int16)
+    found = dispatch.run_ranges(len(images), 1, lambda begin, end: _quantise(model, images, activation, begin, end))
+    if not all(found):
         raise InputError("images hold NaN or infinite numbers")
-    rows = np.moveaxis(images, 1, -1) if entry.layout is Layout.CHANNELS_FIRST else images
-    with np.errstate(over="ignore"):  # a number beyond float32 after scaling is clamped like any other
-        activation: np.ndarray = requantise(np.ascontiguousarray(rows), model.input_requantisation)
     return activation
+
+
+def _quantise(model: TrustedModel, images: np.ndarray, activation: np.ndarray, begin: int, end: int) -> bool:
+    """Quantises some items, one by one while they are in the caches; whether all their numbers are finite."""
+    first = model.graph.input.layout is Layout.CHANNELS_FIRST
+    for item in range(begin, end):
+        if not bool(np.isfinite(images[item]).all()):
+            return False
+        rows = np.moveaxis(images[item], 0, -1) if first else images[item]
+        with np.errstate(over="ignore"):  # a number beyond float32 after scaling is clamped like any other
+            activation[item] = requantise(np.ascontiguousarray(rows), model.input_requantisation)
+    return True
 
 
 def present_outputs(model: TrustedModel, outputs: list[np.ndarray]) -> list[np.ndarray]:
