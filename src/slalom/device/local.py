@@ -149,5 +149,5 @@ class LocalDevice:
             probe_images=(),
             mask=None,
         )
-        values: NDArray[Any] = run_pass(self._dispatch, given).values
-        return values.reshape(batch, *step.output.shape)
+        result: NDArray[Any] = run_pass(self._dispatch, given).values.reshape(batch, *step.output.shape)
+        return result
