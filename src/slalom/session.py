@@ -9,7 +9,6 @@ from types import TracebackType
 import numpy as np
 
 from slalom.arithmetic.dispatch import Isa, make_dispatch
-from slalom.attacks.table import require_attack
 from slalom.errors import ApiMisuse, DeviceError, IntegrityError, WireError
 from slalom.fleet.roster import AUTO, IN_PROCESS, SPAWN, LinkChoice, ObjectSource, Source, make_source
 from slalom.isolation.level import parse_isolation
@@ -80,6 +79,8 @@ class Session:
         self._on_failure = _parse_on_failure(on_failure)
         options = SessionOptions(self.policy, micro_batches, timeout_seconds, SecretMemory)
         if attack is not None:
+            from slalom.attacks.table import require_attack  # no part of what runs inside a TEE
+
             require_attack(attack)
         worker = WorkerOptions(device=worker_device, isolation=parse_isolation(isolation).value, attack=attack)
         sources = self._find_sources(device, LinkChoice(bulk, micro_batches, timeout_seconds, worker))

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from slalom.attacks.table import require_attack
 from slalom.cli.arguments import require_positive
 from slalom.cli.screen import guarded
 from slalom.errors import ApiMisuse
@@ -39,6 +38,8 @@ def worker_command_line(
     if device not in DEVICES:
         raise ApiMisuse(f"unknown device {device!r:.60}", hint=f"choose one of {', '.join(DEVICES)}")
     if attack is not None:
+        from slalom.attacks.table import require_attack  # no part of what runs inside a TEE
+
         require_attack(attack)
     if allow_shm and endpoint.transport is Transport.UNIX:
         raise ApiMisuse("--allow-shm is for tcp: over a unix socket memory comes as a descriptor")
