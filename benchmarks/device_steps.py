@@ -2,7 +2,7 @@
 
     python benchmarks/device_steps.py [vgg_16 resnet_50 mobilenet] [--batch-size 16] [--json FILE]
 
-For each distinct layer: microseconds of torch float16 (cuDNN, channels last; the same multiplications, not exact) and of
+For each distinct layer: microseconds of torch float16 (cuDNN, channels last; the same products, not exact) and of
 ours at 1, 2 and 4 digits, by CUDA graphs of many launches on random data, median. `floor` is the larger of the bytes
 that 4 digits must move over 3.0 TB/s and their operations over 1979 int8 TOP/s; `share` is how much of it is reached.
 """
