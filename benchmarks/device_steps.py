@@ -2,9 +2,9 @@
 
     python benchmarks/device_steps.py [vgg_16 resnet_50 mobilenet] [--batch-size 16] [--json FILE]
 
-For each distinct layer: microseconds of torch float16 (cuDNN, channels last; the same multiplications, not exact) and of
-ours at 1, 2 and 4 digits, by CUDA graphs of many launches on random data, median. `floor` is the larger of the bytes that
-4 digits must move over 3.0 TB/s and their operations over 1979 int8 TOP/s; `share` is how much of it is reached.
+For each distinct layer: microseconds of torch float16 (cuDNN, channels last; the same products, not exact) and of
+ours at 1, 2 and 4 digits, by CUDA graphs of many launches on random data, median. `floor` is the larger of the bytes
+that 4 digits must move over 3.0 TB/s and their operations over 1979 int8 TOP/s; `share` is how much of it is reached.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from triton.testing import do_bench_cudagraph
 
 from slalom.device.kernels.convolution import convolve, pack_weights
 from slalom.device.kernels.depthwise import convolve_depthwise
-from slalom.device.kernels.tiles import choose_tile
+from slalom.device.kernels.tiles import Tile, can_stack, choose_tile, registers_tile, stacked_tile
 from slalom.plan.shapes import Geometry, map_geometry
 from slalom.plan.steps import Convolution, Dense
 from slalom.zoo.catalogue import load_module
@@ -43,6 +43,7 @@ class Row:
     digits: dict[int, float]
     floor: float
     kernel: str
+    others: dict[str, float]
 
 
 def layers_of(name: str) -> Iterator[tuple[str, Geometry, nn.Module]]:
@@ -65,8 +66,9 @@ def describe(module: nn.Module, x: Tensor) -> tuple[str, Geometry, nn.Module]:
     if isinstance(module, nn.Linear):
         geometry = map_geometry(Dense("w"), (module.in_features, module.out_features), tuple(x.shape[1:]))
         return f"dense {module.in_features}>{module.out_features}", geometry, module
-    assert isinstance(module, nn.Conv2d)
-    rows, columns = (int(size) for size in module.padding)
+    if not isinstance(module, nn.Conv2d) or isinstance(module.padding, str):
+        raise TypeError(f"{type(module).__name__} is no linear layer with plain padding")
+    rows, columns = module.padding
     convolution = Convolution("w", module.stride, (rows, rows, columns, columns), module.dilation, module.groups)
     weight = (*module.kernel_size, module.in_channels // module.groups, module.out_channels)
     geometry = map_geometry(convolution, weight, (*x.shape[2:], x.shape[1]))
@@ -78,6 +80,7 @@ def describe(module: nn.Module, x: Tensor) -> tuple[str, Geometry, nn.Module]:
 def time_float16(module: nn.Module, geometry: Geometry, batch: int) -> float:
     height, width, channels = geometry.input_image
     module = module.to("cuda", torch.half)
+    module.register_parameter("bias", None)  # which is no part of a linear step
     if isinstance(module, nn.Linear):
         x = torch.randn(batch * height, channels, device="cuda", dtype=torch.half)
     else:
@@ -88,7 +91,7 @@ def time_float16(module: nn.Module, geometry: Geometry, batch: int) -> float:
         return measure(lambda: module(x))
 
 
-def time_ours(geometry: Geometry, batch: int, digits: int) -> float:
+def time_ours(geometry: Geometry, batch: int, digits: int, tile: Tile | None = None) -> float:
     dtype, limit = RANGES[digits]
     words = torch.randint(-limit, limit, (batch, *geometry.input_image), device="cuda").to(dtype)
     weight = torch.randint(-127, 128, geometry.weight_shape, device="cuda").to(torch.int8)
@@ -96,7 +99,7 @@ def time_ours(geometry: Geometry, batch: int, digits: int) -> float:
     if is_depthwise(geometry):
         return measure(lambda: convolve_depthwise(words, weight.view(geometry.taps, -1), out, geometry))
     packed = pack_weights(geometry, weight)
-    return measure(lambda: convolve(words, packed, out, digits))
+    return measure(lambda: convolve(words, packed, out, digits, tile))
 
 
 def measure(work: Callable[[], object]) -> float:
@@ -125,7 +128,17 @@ def rows_of(network: str, batch: int) -> Iterator[Row]:
         stacked = not is_depthwise(geometry) and choose_tile(geometry, batch, 4).stacked
         kernel = "depthwise" if is_depthwise(geometry) else "stacked" if stacked else "registers"
         half = time_float16(module, geometry, batch)
-        yield Row(network, label, count, half, digits, floor_of(geometry, batch), kernel)
+        yield Row(network, label, count, half, digits, floor_of(geometry, batch), kernel, time_others(geometry, batch))
+
+
+def time_others(geometry: Geometry, batch: int) -> dict[str, float]:
+    """What each kernel takes at 2 and 4 digits where both could run: the numbers behind `choose_tile`."""
+    if geometry.groups > 1 or geometry.group_inputs % 64 or not can_stack(geometry) or geometry.pixels == 1:
+        return {}
+    stacked = stacked_tile(geometry)
+    registers = {digits: registers_tile(geometry, batch * geometry.pixels, digits) for digits in (2, 4)}
+    times = {f"registers {digits}": time_ours(geometry, batch, digits, tile) for digits, tile in registers.items()}
+    return times | {f"stacked {digits}": time_ours(geometry, batch, digits, stacked) for digits in (2, 4)}
 
 
 def main() -> None:
@@ -153,9 +166,8 @@ def main() -> None:
         half = sum(row.count * row.float16 for row in mine)
         total = {number: sum(row.count * row.digits[number] for row in mine) for number in RANGES}
         sums = " | ".join(f"{total[number]:.0f}" for number in RANGES)
-        print(
-            f"| {network} | all | {sum(row.count for row in mine)} | {half:.0f} | {sums} | {total[4] / half:.2f} | | | |"
-        )
+        times = sum(row.count for row in mine)
+        print(f"| {network} | all | {times} | {half:.0f} | {sums} | {total[4] / half:.2f} | | | |")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

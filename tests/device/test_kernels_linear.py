@@ -33,6 +33,8 @@ TILES = {
 MORE = {
     **GRID,
     "stacked": convolution_case((7, 5, 32), (3, 2), 40, padding=(1, 0, 2, 1), dilation=(2, 1)),
+    "stacked_by_choice": convolution_case((3, 2, 64), (2, 2), 130, padding=(1, 0, 1, 1)),
+    "stacked_pointwise_by_choice": convolution_case((5, 7, 64), (1, 1), 258),
     "stacked_strided": convolution_case((7, 5, 48), (1, 1), 24, stride=(2, 3), padding=(1, 0, 0, 2)),
 }
 
@@ -74,7 +76,15 @@ def test_words_within_fewer_digits(case: Case, digits: int, dtype) -> None:
 @pytest.mark.parametrize("digits", [1, 2, 4])
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
 @pytest.mark.parametrize(
-    "name", ["pointwise_wide", "three_by_three", "stem", "grouped", "dense", "stacked", "stacked_strided"]
+    "name",
+    [
+        "pointwise_wide",
+        "three_by_three",
+        "stem",
+        "grouped",
+        "dense",
+        *(name for name in MORE if name.startswith("stacked")),
+    ],
 )
 def test_every_tile_gives_the_same(name: str, tile: Tile | None, digits: int) -> None:
     rng = np.random.default_rng(23)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slalom.arithmetic.linear import Words, check_words
 from slalom.device.pinned import as_host_tensor, pinned_array, pinned_copy
-from slalom.device.recording import Recording, Recordings, Work
+from slalom.device.recording import Recording, Recordings, Results, Work
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import Claim
 from slalom.plan import Plan
@@ -118,7 +118,7 @@ class CudaDevice:
         source = next(step.source for step in self._linear_steps() if step.name == step_names[0])
         wide = self._is_wide(source, words)
 
-        def work(placed: Tensor) -> Iterator[Tensor]:
+        def work(placed: Tensor) -> Iterator[Results]:
             claims = (self.loaded.linear(name, placed, wide) for name in step_names)
             return _as_sent(claims, outs)
 
@@ -136,7 +136,7 @@ class CudaDevice:
             self._check_out(name, len(activation), out, True)
         wide = self._is_wide(self.loaded.plan.graph.input.name, activation)
 
-        def work(placed: Tensor) -> Iterator[Tensor]:
+        def work(placed: Tensor) -> Iterator[Results]:
             claims = (claim for _, claim in self.loaded.walk(placed, {}, wide))
             return _as_sent(islice(claims, len(outs)), outs)  # what follows the last claim is nobody's
 
@@ -161,10 +161,11 @@ class CudaDevice:
         recording = self._recordings.of((key, sent, dtype, wide), (shape, dtype), work)
         self._fill(recording, host)
         events = []
-        for (graph, result), out in zip(recording.segments, outs, strict=True):
+        places = iter(outs)
+        for graph, results in recording.segments:
             with torch.cuda.stream(self._run):
                 graph.replay()
-            events.append(self._download(result, out))
+            events += [self._download(result, next(places)) for result in results]
         recording.read.record(self._run)
         recording.taken.record(self._down)
         return events
@@ -222,12 +223,12 @@ class CudaDevice:
         return int(words.min()) < -kind.limit or int(words.max()) > kind.limit
 
 
-def _as_sent(claims: Iterator[Tensor], outs: Sequence[Host]) -> Iterator[Tensor]:
+def _as_sent(claims: Iterator[Tensor], outs: Sequence[Host]) -> Iterator[Results]:
     """The claims as `outs` take them: packed to 3 bytes an element, or as they are."""
     from slalom.device.kernels.packing import packed_claim
 
     for claim, out in zip(claims, outs, strict=True):
-        yield packed_claim(claim) if out.dtype == np.uint8 else claim
+        yield (packed_claim(claim) if out.dtype == np.uint8 else claim,)
 
 
 @cache

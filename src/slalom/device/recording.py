@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Work = Callable[[Tensor], Iterator[Tensor]]  # from a source, results one after another; run anew for every recording
+Results = tuple[Tensor, ...]
+Work = Callable[[Tensor], Iterator[Results]]  # from a source, results some at a time; run anew for every recording
 
 _TURNS = 2
 _BATCH_SIZES = 2  # that are kept; a third takes the place of the oldest
@@ -24,10 +25,10 @@ _BATCH_SIZES = 2  # that are kept; a third takes the place of the oldest
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A source to fill, and for each result a graph to replay in order on the stream that it was made for."""
+    """A source to fill, and graphs to replay in order, each with the results that are there once it ran."""
 
     source: Tensor
-    segments: tuple[tuple[torch.cuda.CUDAGraph, Tensor], ...]
+    segments: tuple[tuple[torch.cuda.CUDAGraph, Results], ...]
     read: torch.cuda.Event = field(default_factory=torch.cuda.Event)  # the source may be filled again
     taken: torch.cuda.Event = field(default_factory=torch.cuda.Event)  # the results may be made again
 
@@ -61,24 +62,22 @@ class Recordings:
     def _record(self, source: tuple[tuple[int, ...], torch.dtype], work: Work) -> Recording:
         with torch.cuda.stream(self._stream):
             given = torch.zeros(source[0], dtype=source[1], device=self._stream.device)
-            for _ in work(given):  # once unrecorded: kernels are compiled and loaded, which a recording may not do
-                pass
-        torch.cuda.synchronize(self._stream.device)
+            # once unrecorded: kernels are compiled and loaded, which a recording may not do
+            count = sum(1 for _ in work(given))
         pool = torch.cuda.graph_pool_handle()
-        segments: list[tuple[torch.cuda.CUDAGraph, Tensor]] = []
+        torch.cuda.synchronize(self._stream.device)
         with torch.cuda.stream(self._stream):
             results = work(given)
-            while (segment := _capture(results, pool)) is not None:
-                segments.append(segment)
+            segments = [_capture(results, pool) for _ in range(count)]
         # LOAD-BEARING: every result is kept, so that no later segment was given its memory while it is copied away
         return Recording(given, tuple(segments))
 
 
-def _capture(results: Iterator[Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
+def _capture(results: Iterator[Results], pool: Any) -> tuple[torch.cuda.CUDAGraph, Results]:
     graph = torch.cuda.CUDAGraph()
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
-        result = next(results, None)
+        made = next(results)
     finally:
         graph.capture_end()
-    return None if result is None else (graph, result)
+    return graph, made

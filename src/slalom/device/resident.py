@@ -141,12 +141,12 @@ class ResidentPlan:
             for name in self.flow.forgotten_after(index):
                 values.pop(name)
 
-    def outputs(self, activation: Tensor, wide: bool = False) -> Iterator[Tensor]:
-        """The whole network at once: its outputs, float32 [B, *item shape], in the plan's order."""
+    def outputs(self, activation: Tensor, wide: bool = False) -> Iterator[tuple[Tensor, ...]]:
+        """The whole network at once: all its outputs, float32 [B, *item shape], in the plan's order."""
         values: Values = {}
         for _ in self.walk(activation, values, wide):
             pass
-        yield from [values[output.source] for output in self.plan.graph.outputs]
+        yield tuple(values[output.source] for output in self.plan.graph.outputs)
 
     def value(self, step: Step, values: Mapping[str, Tensor], wide: bool = False) -> Tensor:
         """One step's value, [B, *output shape], from the values that it reads."""

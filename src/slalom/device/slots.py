@@ -14,7 +14,7 @@ from torch import Tensor
 from slalom.arithmetic.linear import Words
 from slalom.device.cuda import CudaDevice
 from slalom.device.pinned import as_host_tensor, register_host, unregister_host
-from slalom.device.recording import Recording
+from slalom.device.recording import Recording, Results
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import AheadRun, Wait
 
@@ -48,8 +48,8 @@ class CudaSlotDevice(CudaDevice):
         wide = self._is_wide(self.loaded.plan.graph.input.name, activation)
         names = list(self.loaded.linear_steps)
 
-        def work(placed: Tensor) -> Iterator[Tensor]:
-            return (claim for _, claim in self.loaded.walk(placed, {}, wide))
+        def work(placed: Tensor) -> Iterator[Results]:
+            return ((claim,) for _, claim in self.loaded.walk(placed, {}, wide))
 
         shape, dtype = activation.shape, as_host_tensor(activation).dtype
         recording = self._recordings.of((("ahead", "slots"), dtype, wide), (shape, dtype), work)
@@ -58,7 +58,7 @@ class CudaSlotDevice(CudaDevice):
 
     def place(self, recording: Recording, position: int, name: str, out: NDArray[Any]) -> Wait:
         """Replays the kernels up to one claim of a recording, and copies it out."""
-        graph, result = recording.segments[position]
+        graph, (result,) = recording.segments[position]
         self._check_out(name, len(recording.source), out, True)
         with torch.cuda.stream(self._run):
             graph.replay()

@@ -19,8 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from slalom.arithmetic.digits import BALANCE as _BALANCE
-from slalom.device.kernels.stacked import can_stack, multiply_stacked
-from slalom.device.kernels.tiles import Tile, choose_block, choose_tile
+from slalom.device.kernels.stacked import multiply_stacked
+from slalom.device.kernels.tiles import Tile, can_stack, choose_block, choose_tile
 from slalom.errors import ApiMisuse
 from slalom.plan.shapes import Geometry
 

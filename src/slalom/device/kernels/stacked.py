@@ -24,7 +24,6 @@ from slalom.plan.shapes import Geometry
 BALANCE = tl.constexpr(_BALANCE)
 _SPREAD_ELEMENTS = 4096  # of one program
 _DEEPEST = 2**17  # products of one sum: see convolution.DEPTH_LIMIT
-ALIGNMENT = 16  # bytes: what the copy engine wants of a row
 
 
 @triton.jit(do_not_specialize=["height", "width", "top", "left", "padded_height", "padded_width"])
@@ -90,12 +89,6 @@ def _multiply(
         tl.atomic_add(to, total, mask=written, sem="relaxed")  # integers that wrap: any order gives the same sum
     else:
         tl.store(to, total, mask=written)
-
-
-def can_stack(geometry: Geometry) -> bool:
-    """Whether this kernel takes the map: one group, rows the copy engine can read, stride 1 (or a 1x1 kernel)."""
-    plain = geometry.groups == 1 and geometry.group_inputs % ALIGNMENT == 0
-    return plain and (geometry.stride == (1, 1) or geometry.taps == 1)
 
 
 def stack_digits(words: Tensor, geometry: Geometry, digits: int) -> tuple[Tensor, tuple[int, int]]:

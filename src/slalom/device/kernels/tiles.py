@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from slalom.plan.shapes import Geometry
 
+ALIGNMENT = 16  # bytes: what the copy engine wants of a row
 _PROCESSORS = 132  # of an H100: fewer programs than this leave some idle
 _FLAT_CHANNELS = 24  # fewer input channels than this, and taps are packed without gaps
 _FEW_PIXELS = 32  # dense layers on small batches: bound by the weights, so many programs share the depth
+_CACHED_PIXELS = 2**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +48,44 @@ def choose_tile(geometry: Geometry, batch: int, digits: int) -> Tile:
     if pixels <= _FEW_PIXELS:
         columns = min(128, _power(outputs))
         return Tile(16, columns, 4, 4, _parts(geometry, -(-outputs // columns) * geometry.groups, 8))
-    if _stacks(geometry, digits):
-        return Tile(128, 128 if outputs > 64 else 64, 4, 3, 1, True, 128)
+    if can_stack(geometry) and _stacks(geometry, pixels, digits):
+        return stacked_tile(geometry)
+    return registers_tile(geometry, pixels, digits)
+
+
+def stacked_tile(geometry: Geometry) -> Tile:
+    """The tile for digits that were taken apart beforehand; input channels come in whole blocks of 64."""
+    return Tile(128, 128 if geometry.group_outputs > 64 else 64, 4, 3, 1, True, _stacked_block(geometry))
+
+
+def registers_tile(geometry: Geometry, pixels: int, digits: int) -> Tile:
+    """The tile for digits that are taken apart in registers."""
+    outputs = geometry.group_outputs
     rows = 128 if digits == 1 and pixels >= 2**15 and outputs > 64 else 64
     columns = min(64 if digits == 4 else 128, _power(outputs))
     programs = -(-pixels // rows) * -(-outputs // columns) * geometry.groups
     return Tile(rows, columns, 8 if rows == 128 else 4, 3, _parts(geometry, programs, 32))
 
 
-def _stacks(geometry: Geometry, digits: int) -> bool:
-    """Whether taking the digits apart beforehand pays: many products for each word, and channels in whole blocks."""
-    blocks = geometry.groups == 1 and geometry.group_inputs % 128 == 0
-    depth, outputs = geometry.taps * geometry.group_inputs, geometry.output_image[2]
-    return blocks and digits > 1 and geometry.taps > 1 and depth * outputs >= 2**17
+def can_stack(geometry: Geometry) -> bool:
+    """Whether the stacked kernel takes the map: one group, rows that can be copied, stride 1 (or a 1x1 kernel)."""
+    plain = geometry.groups == 1 and geometry.group_inputs % ALIGNMENT == 0
+    return plain and (geometry.stride == (1, 1) or geometry.taps == 1)
+
+
+def _stacks(geometry: Geometry, pixels: int, digits: int) -> bool:
+    """Whether taking the digits apart beforehand pays: many products a word, and rows that stay in the cache."""
+    inputs, outputs = geometry.group_inputs, geometry.group_outputs
+    if digits == 1 or inputs % 64:
+        return False
+    if geometry.taps > 1:
+        return outputs >= 128
+    deep = outputs >= 256 if digits == 4 else outputs >= 512 and inputs >= 1024
+    return deep and pixels <= _CACHED_PIXELS
+
+
+def _stacked_block(geometry: Geometry) -> int:
+    return 128 if geometry.group_inputs % 128 == 0 else 64
 
 
 def _power(count: int) -> int:
