@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from slalom.arithmetic.dispatch import Dispatch
-from slalom.arithmetic.pointwise import requantise
+from slalom.arithmetic.entry import quantise_images as quantise
 from slalom.errors import InputError
 from slalom.plan.steps import Layout, Shape
 from slalom.trusted.model import TrustedModel
@@ -17,7 +17,7 @@ def user_shape(shape: Shape, layout: Layout) -> Shape:
 
 
 def quantise_images(model: TrustedModel, images: object, dispatch: Dispatch) -> np.ndarray:
-    """The input activation, int16 [B, *shape], of float32 images [B, *user shape], a few items to each thread.
+    """The input activation, int16 [B, *shape], of float32 images [B, *user shape].
 
     Numbers beyond the calibrated range are clamped to it. Raises InputError for another type or shape, an empty
     batch, or numbers that are not finite.
@@ -32,23 +32,11 @@ def quantise_images(model: TrustedModel, images: object, dispatch: Dispatch) -> 
         raise InputError(f"images must have shape [batch, {', '.join(map(str, expected))}], not {list(images.shape)}")
     if len(images) == 0:
         raise InputError("the batch is empty")
-    activation = np.empty((len(images), *entry.output.shape), np.int16)
-    found = dispatch.run_ranges(len(images), 1, lambda begin, end: _quantise(model, images, activation, begin, end))
-    if not all(found):
+    first = entry.layout is Layout.CHANNELS_FIRST
+    activation, finite = quantise(dispatch, images, first, model.input_requantisation)
+    if not finite:
         raise InputError("images hold NaN or infinite numbers")
     return activation
-
-
-def _quantise(model: TrustedModel, images: np.ndarray, activation: np.ndarray, begin: int, end: int) -> bool:
-    """Quantises some items, one by one while they are in the caches; whether all their numbers are finite."""
-    first = model.graph.input.layout is Layout.CHANNELS_FIRST
-    for item in range(begin, end):
-        if not bool(np.isfinite(images[item]).all()):
-            return False
-        rows = np.moveaxis(images[item], 0, -1) if first else images[item]
-        with np.errstate(over="ignore"):  # a number beyond float32 after scaling is clamped like any other
-            activation[item] = requantise(np.ascontiguousarray(rows), model.input_requantisation)
-    return True
 
 
 def present_outputs(model: TrustedModel, outputs: list[np.ndarray]) -> list[np.ndarray]:
