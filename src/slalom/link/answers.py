@@ -67,7 +67,7 @@ class Answers:
         with self._lock:
             over = self._over = self._over or error
             waiting, self._waiting = self._waiting, deque()
-        self._channel.close()
+        self._channel.hang_up()
         for expected in waiting:
             expected.fail(over)
         return over
