@@ -95,8 +95,10 @@ class Slots:
             self._changed.notify()
 
     def release_with(self, array: NDArray[Any], slot: int) -> None:
-        """Gives a slot back as soon as nobody holds the array, or a view of it, any more."""
-        weakref.finalize(array, self.release, slot).atexit = False
+        """Gives a slot back as soon as nobody holds the array that `Region` gave, or a view of it, any more."""
+        # LOAD-BEARING: a view holds the array at the root of all views, and not the one that it was made from
+        root = array.base if isinstance(array.base, np.ndarray) else array
+        weakref.finalize(root, self.release, slot).atexit = False
 
 
 def page_ceiling(size: int) -> int:
