@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from slalom.errors import SlalomError, WireError
+from slalom.errors import DeviceError, SlalomError, WireError
 from slalom.link.channel import Channel, ChannelClosedError
 from slalom.link.conversation import array_bytes
 from slalom.link.layout import Layout
@@ -130,7 +130,10 @@ class DeviceEnd:
         )
 
     def serve(self) -> None:
-        """Answers until the trusted side is gone. A failure is sent as a code and ends the conversation."""
+        """Answers until the trusted side is gone. A failure is sent as a code and ends the conversation.
+
+        Raises WireError for what is malformed, and DeviceError where the device fails: who serves can serve the next.
+        """
         try:
             self._mouth.say(Header(Kind.WELCOME, 0, size=WELCOME_SIZE), self._served.welcome.encode())
             while True:
@@ -142,8 +145,10 @@ class DeviceEnd:
             raise
         except MemoryError:
             self._fail(Failure.MEMORY)
-        except BaseException:
+        except BaseException as error:
             self._fail(Failure.DEVICE)
+            if isinstance(error, Exception) and not isinstance(error, SlalomError):
+                raise DeviceError(f"the device failed with {type(error).__name__}") from error
             raise
         finally:
             self._answering.stop()
