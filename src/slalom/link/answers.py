@@ -67,7 +67,7 @@ class Answers:
         with self._lock:
             over = self._over = self._over or error
             waiting, self._waiting = self._waiting, deque()
-        self._channel.close()
+        self._channel.hang_up()
         for expected in waiting:
             expected.fail(over)
         return over
@@ -114,10 +114,17 @@ def refusal(raw: bytes) -> SlalomError:
     """What to say of a header that was not expected. LOAD-BEARING: one constant text, never which field it was."""
     try:
         require_version(raw)
-        header = decode_header(raw)
     except WireError as error:
         return error
-    if header.kind is Kind.FAILURE and header.step in list(Failure):
-        failure = Failure(header.step)
-        return DeviceError(f"the worker {_WORDS[failure]}", hint=_HINTS.get(failure))
-    return WireError(NOT_ASKED)
+    failure = _failure_in(raw)
+    if failure is None:
+        return WireError(NOT_ASKED)
+    return DeviceError(f"the worker {_WORDS[failure]}", hint=_HINTS.get(failure))
+
+
+def _failure_in(raw: bytes) -> Failure | None:
+    try:
+        header = decode_header(raw)
+    except WireError:
+        return None
+    return Failure(header.step) if header.kind is Kind.FAILURE and header.step in list(Failure) else None

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from slalom.errors import DeviceError, WireError
 
 _FD_SIZE = array.array("i").itemsize
-_MAXIMUM_DESCRIPTORS = 1
-_BUFFER_SIZE = 4 * 2**20
 
 
 class ChannelClosedError(DeviceError):
@@ -26,11 +24,13 @@ class Channel:
     """One side of a connection: one thread may read while another writes, two may not do the same.
 
     `stall_seconds` bounds how long one message may take from its first byte to its last, in either direction.
+    `descriptors` is how many may have come along and not been taken: one for a device, none for the trusted side.
     """
 
-    def __init__(self, stream: socket.socket, stall_seconds: float) -> None:
+    def __init__(self, stream: socket.socket, stall_seconds: float, descriptors: int = 1) -> None:
         self._stream = stream
         self.stall_seconds = stall_seconds
+        self._limit = descriptors
         self._descriptors: list[int] = []
         stream.setblocking(False)
         if stream.family != socket.AF_UNIX:
@@ -102,10 +102,18 @@ class Channel:
             raise WireError("a memory file was announced and did not come")
         return self._descriptors.pop(0)
 
-    def close(self) -> None:
-        """Ends the connection, for a thread that waits in it too; may be called twice."""
+    def hang_up(self) -> None:
+        """Ends the connection, for threads that wait in it too.
+
+        LOAD-BEARING: its number stays taken until `close`, or such a thread could read from, or write to, whatever
+        this process opens next.
+        """
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Ends the connection and lets it go, once no other thread is at it; may be called twice."""
+        self.hang_up()
         self._stream.close()
         while self._descriptors:
             os.close(self._descriptors.pop())
@@ -121,14 +129,14 @@ class Channel:
     def _receive(self, target: memoryview) -> int:
         if self._stream.family != socket.AF_UNIX:
             return self._stream.recv_into(target)
-        room = socket.CMSG_SPACE(_MAXIMUM_DESCRIPTORS * _FD_SIZE)
+        room = socket.CMSG_SPACE(self._limit * _FD_SIZE) if self._limit else 0  # without room the kernel drops them
         count, ancillary, flags, _ = self._stream.recvmsg_into([target], room, socket.MSG_CMSG_CLOEXEC)
         for level, kind, raw in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors = array.array("i")
                 descriptors.frombytes(raw[: len(raw) - len(raw) % _FD_SIZE])
                 self._descriptors.extend(descriptors)
-        if flags & socket.MSG_CTRUNC or len(self._descriptors) > _MAXIMUM_DESCRIPTORS:
+        if flags & socket.MSG_CTRUNC or len(self._descriptors) > self._limit:
             raise WireError("more descriptors came than the protocol has")
         return count
 

@@ -64,7 +64,7 @@ class Conversation:
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._channel = Channel(self.stream, self.timeout_seconds)
+        self._channel = Channel(self.stream, self.timeout_seconds, descriptors=0)
         self._answers = Answers(self._channel)
 
     def ask(self, message: Message, expected: list[Expected]) -> None:
@@ -91,6 +91,8 @@ class Conversation:
         """Ends the conversation, and its reader with it; may be called twice."""
         self._answers.end(error)
         self._answers.join(self.timeout_seconds)
+        with self._writing:
+            self._channel.close()
 
 
 def array_bytes(array: Any) -> memoryview:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,9 @@ from slalom.errors import ApiMisuse, DeviceError
 _FORMS = "spawn, cpu, unix:PATH or tcp:HOST:PORT"
 _BACKLOG = 16
 _PATH_SIZE = 107  # sun_path less its zero
+_PROBE_SECONDS = 1.0
+_HOST = re.compile(r"[\w.:%-]{1,253}")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 class Transport(StrEnum):
@@ -44,9 +48,10 @@ def parse_endpoint(text: str) -> Endpoint:
                 f"the socket path {rest!r:.140} is longer than {_PATH_SIZE} bytes", hint="use a shorter one"
             )
         return Endpoint(Transport.UNIX, rest)
-    host, colon, port = rest.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if kind == Transport.TCP and colon and host and port.isascii() and port.isdigit() and int(port) < 2**16:
+    host, _, port = rest.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if kind == Transport.TCP and _HOST.fullmatch(host) and _PORT.fullmatch(port) and int(port) < 2**16:
         return Endpoint(Transport.TCP, host, int(port))
     raise ApiMisuse(f"{text!r:.140} is no place of a worker", hint=f"give {_FORMS}")
 
@@ -64,9 +69,9 @@ def dial(endpoint: Endpoint, timeout_seconds: float) -> socket.socket:
             stream.close()
             raise
         return stream
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a host that cannot be one
         raise DeviceError(
-            f"no worker at {endpoint}: {error.strerror or 'no answer'}",
+            f"no worker at {endpoint}: {getattr(error, 'strerror', None) or 'no answer'}",
             hint=f"start one: slalom worker --plan FILE --listen {endpoint}",
         ) from error
 
@@ -78,8 +83,10 @@ def listen(endpoint: Endpoint) -> socket.socket:
             family = socket.AF_INET6 if ":" in endpoint.place else socket.AF_INET
             return socket.create_server((endpoint.place, endpoint.port), family=family, backlog=_BACKLOG)
         return _listen_unix(Path(endpoint.place))
-    except OSError as error:
-        raise DeviceError(f"cannot listen on {endpoint}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        raise DeviceError(
+            f"cannot listen on {endpoint}: {getattr(error, 'strerror', None) or 'no such host'}"
+        ) from error
 
 
 def _listen_unix(path: Path) -> socket.socket:
@@ -102,7 +109,10 @@ def _remove_dead(path: Path) -> None:
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)  # a worker that lives may be too busy to answer
         try:
             probe.connect(str(path))
+        except TimeoutError:
+            return
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)

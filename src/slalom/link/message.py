@@ -20,6 +20,8 @@ NO_SLOT = 2**32 - 1
 DIGEST_SIZE = 32
 NAME_SIZE = 64  # of a file in /dev/shm, padded with zeros
 MAXIMUM_SLOTS = 2**16
+SLOT_ALIGNMENT = 4096
+ISOLATION_LIMIT = 2**16  # no bit beyond has a meaning
 SHM_FOLDER = Path("/dev/shm")
 SHM_PREFIX = "slalom-"
 
@@ -184,7 +186,7 @@ def decode_welcome(raw: bytes) -> Welcome:
     if len(raw) != WELCOME_SIZE:
         raise WireError("a welcome is cut short")
     digest, isolation, accelerator, threads, zero = _WELCOME.unpack(raw)
-    if zero or accelerator not in list(Accelerator):
+    if zero or isolation >= ISOLATION_LIMIT or accelerator not in list(Accelerator):
         raise WireError("a welcome holds what the protocol does not have")
     return Welcome(digest, isolation, Accelerator(accelerator), threads)
 
@@ -215,7 +217,8 @@ def decode_region(raw: bytes) -> tuple[Geometry, bytes]:
     *numbers, name = _REGION.unpack(raw)
     geometry = Geometry(*numbers)
     counts = 1 <= geometry.ask_count <= MAXIMUM_SLOTS and 1 <= geometry.claim_count <= MAXIMUM_SLOTS
-    if not counts or not geometry.ask_size or not geometry.claim_size or geometry.size >= 2**48:
+    sizes = all(size and size % SLOT_ALIGNMENT == 0 for size in (geometry.ask_size, geometry.claim_size))
+    if not counts or not sizes or geometry.size >= 2**48:
         raise WireError("a region has no sense")
     return geometry, name.rstrip(b"\0")
 

@@ -95,8 +95,10 @@ class Slots:
             self._changed.notify()
 
     def release_with(self, array: NDArray[Any], slot: int) -> None:
-        """Gives a slot back as soon as nobody holds the array, or a view of it, any more."""
-        weakref.finalize(array, self.release, slot).atexit = False
+        """Gives a slot back as soon as nobody holds the array that `Region` gave, or a view of it, any more."""
+        # LOAD-BEARING: a view holds the array at the root of all views, and not the one that it was made from
+        root = array.base if isinstance(array.base, np.ndarray) else array
+        weakref.finalize(root, self.release, slot).atexit = False
 
 
 def page_ceiling(size: int) -> int:
@@ -170,15 +172,22 @@ def _make_own(geometry: Geometry) -> Region:
 
 def map_region(geometry: Geometry, bulk: Bulk, name: bytes, descriptor: int | None) -> Region:
     """The device's mapping of what the trusted side created. Raises WireError where it is not what was said."""
-    if bulk is Bulk.INLINE:
-        return _make_own(geometry)
-    opened = _open_shm(name) if descriptor is None else descriptor
     try:
+        if bulk is Bulk.INLINE:
+            return _make_own(geometry)
+        return _map_file(_open_shm(name) if descriptor is None else descriptor, geometry, sealed=bulk is Bulk.MEMFD)
+    except (OSError, ValueError) as error:
+        raise WireError("the shared memory cannot be mapped") from error
+
+
+def _map_file(opened: int, geometry: Geometry, *, sealed: bool) -> Region:
+    """A mapping of an open file, which is closed. A memory file must be sealed against shrinking, for this side too."""
+    try:
+        if sealed and not fcntl.fcntl(opened, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+            raise WireError("the shared memory could be taken away")
         if os.fstat(opened).st_size < geometry.size:
             raise WireError("the shared memory is smaller than was said")
         return Region(mmap.mmap(opened, geometry.size), geometry)
-    except (OSError, ValueError) as error:
-        raise WireError("the shared memory cannot be mapped") from error
     finally:
         os.close(opened)
 

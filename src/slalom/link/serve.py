@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from slalom.errors import SlalomError, WireError
+from slalom.errors import DeviceError, SlalomError, WireError
 from slalom.link.channel import Channel, ChannelClosedError
 from slalom.link.conversation import array_bytes
 from slalom.link.layout import Layout
@@ -40,6 +40,8 @@ from slalom.plan.steps import Shape
 _ASKED: Mapping[Element, np.dtype[Any]] = MappingProxyType(
     {Element.INT16: np.dtype(np.int16), Element.INT32: np.dtype(np.int32)}
 )
+_CLAIMED = frozenset({Element.INT32, Element.INT24})
+_OUTPUT = frozenset({Element.FLOAT32})
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,10 @@ class DeviceEnd:
         )
 
     def serve(self) -> None:
-        """Answers until the trusted side is gone. A failure is sent as a code and ends the conversation."""
+        """Answers until the trusted side is gone. A failure is sent as a code and ends the conversation.
+
+        Raises WireError for what is malformed, and DeviceError where the device fails: who serves can serve the next.
+        """
         try:
             self._mouth.say(Header(Kind.WELCOME, 0, size=WELCOME_SIZE), self._served.welcome.encode())
             while True:
@@ -140,8 +145,10 @@ class DeviceEnd:
             raise
         except MemoryError:
             self._fail(Failure.MEMORY)
-        except BaseException:
+        except BaseException as error:
             self._fail(Failure.DEVICE)
+            if isinstance(error, Exception) and not isinstance(error, SlalomError):
+                raise DeviceError(f"the device failed with {type(error).__name__}") from error
             raise
         finally:
             self._answering.stop()
@@ -181,21 +188,26 @@ class DeviceEnd:
         sources = {layout.steps[errand.step].source for errand in errands}
         if len(sources) != 1:
             raise WireError("the steps of one ask read one value")
+        _require_elements(errands, _CLAIMED)
         shape = layout.sources[layout.steps[errands[0].step].name]
         self._answering.compute(Asked(header, errands, self._words(header, shape)))
 
     def _run(self, header: Header) -> None:
         layout = self._served.layout
         errands = self._errands(header, len(layout.output_shapes))
-        self._answering.run(Asked(header, errands, self._words(header, layout.input_shape)))
+        if [errand.step for errand in errands] != list(range(len(layout.output_shapes))):
+            raise WireError("a run gives every output, in order")
+        _require_elements(errands, _OUTPUT)
+        self._answering.run(Asked(header, errands, self._input(header)))
 
     def _ask_of_input(self, header: Header) -> Asked:
-        layout = self._served.layout
-        errands = self._errands(header, len(layout.steps))
-        return Asked(header, errands, self._words(header, layout.input_shape))
+        errands = self._errands(header, len(self._served.layout.steps))
+        _require_elements(errands, _CLAIMED)
+        return Asked(header, errands, self._input(header))
 
     def _grant(self, header: Header) -> None:
         errands = self._errands(replace(header, step=1), len(self._served.layout.steps))
+        _require_elements(errands, _CLAIMED)
         self._answering.grant(header, errands[0])
 
     def _errands(self, header: Header, count: int) -> tuple[Errand, ...]:
@@ -206,6 +218,11 @@ class DeviceEnd:
             raise WireError("an ask names what the plan does not have")
         return errands
 
+    def _input(self, header: Header) -> NDArray[Any]:
+        if header.element is not Element.INT16:
+            raise WireError("the input of a network is an activation")
+        return self._words(header, self._served.layout.input_shape)
+
     def _words(self, header: Header, shape: Shape) -> NDArray[Any]:
         if self._region is None or header.element not in _ASKED or header.batch < 1:
             raise WireError("an ask comes before its memory, or holds no integers")
@@ -214,6 +231,11 @@ class DeviceEnd:
         if self._bulk is Bulk.INLINE:
             self._channel.receive_into(array_bytes(words), self._channel.stall_seconds)
         return words
+
+
+def _require_elements(errands: tuple[Errand, ...], allowed: frozenset[Element]) -> None:
+    if any(errand.element not in allowed for errand in errands):
+        raise WireError("an errand wants an answer of a type that is not given")
 
 
 def _require_size(header: Header, size: int) -> int:

@@ -71,8 +71,8 @@ class Door:
             for key, _ in self._selector.select(_TICK_SECONDS):
                 if key.fileobj is self._listener:
                     self._accept()
-                elif isinstance(key.fileobj, socket.socket):
-                    self._hear(self._waiting[key.fileobj])
+                elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._waiting:
+                    self._hear(self._waiting[key.fileobj])  # who was not just sent away to make room
             now = time.monotonic()
             for guest in [guest for guest in self._waiting.values() if guest.deadline < now]:
                 self._send_away(guest)

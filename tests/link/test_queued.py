@@ -1,0 +1,123 @@
+"""A device that works beside who asks it: the same answers, in order, and failures that are told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from slalom.arithmetic.fused import pack_claims
+from slalom.errors import ApiMisuse, DeviceError
+from slalom.link.channel import Channel
+from slalom.link.layout import make_layout
+from slalom.link.message import Bulk
+from slalom.link.port import SlotDevice
+from slalom.link.queued import QueuedAnswering
+from slalom.link.serve import Mouth
+from slalom.plan.steps import Linear
+from slalom.session import Session
+from tests.devices import GRAPH_NAMES, NumpyDevice, case_of, plan_of, same
+from tests.link.lies import LEVELS, PRIVATE
+from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach, served
+
+
+def put(out: NDArray[Any], words: NDArray[Any]) -> None:
+    np.copyto(out, pack_claims(words) if out.dtype == np.uint8 else words)
+
+
+class Run:
+    """A network under way in a thread."""
+
+    def __init__(self, claims: Future[list[NDArray[Any]]], pool: ThreadPoolExecutor) -> None:
+        self._claims = claims
+        self._pool = pool
+
+    def give(self, position: int, out: NDArray[Any]) -> Callable[[], None]:
+        return self._pool.submit(lambda: put(out, self._claims.result()[position])).result
+
+
+class SlotNumpy(NumpyDevice):
+    """Writes answers where it is told, from threads of its own."""
+
+    def __init__(self) -> None:
+        self.mapped = 0
+        self.pool = ThreadPoolExecutor(2, "slots")
+
+    def map_memory(self, memory: NDArray[np.uint8]) -> None:
+        self.mapped += 1
+
+    def unmap_memory(self) -> None:
+        self.mapped -= 1
+
+    def begin_compute(
+        self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[NDArray[Any]]
+    ) -> Sequence[Callable[[], None]]:
+        steps = [self.linear_steps[name] for name in step_names]
+        pairs = zip(steps, outs, strict=True)
+        return [self.pool.submit(lambda s=s, o=o: put(o, self.linear(s, words))).result for s, o in pairs]
+
+    def begin_ahead(self, activation: NDArray[np.int16]) -> Run:
+        return Run(self.pool.submit(lambda: [claim.words for claim in self.run_ahead(activation)]), self.pool)
+
+
+class Failing(SlotNumpy):
+    """Fails in a thread of its own."""
+
+    def linear(self, step: Linear, words: NDArray[Any]) -> NDArray[Any]:
+        if step.name == "conv2":
+            raise RuntimeError("no more memory on the device")
+        return super().linear(step, words)
+
+
+def run(device: SlotNumpy, name: str, level: tuple[str, str], bulk: Bulk) -> bool:
+    remote = reach(
+        lambda stream: Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering), options_of(bulk)
+    )
+    protection, schedule = level
+    with Session(plan_of(name), protection=protection, schedule=schedule, device=remote, threads=1) as session:
+        for batch in (2, 5):
+            images, expected = case_of(name, batch)
+            assert same(session.run(images), expected)
+    return True
+
+
+@pytest.mark.parametrize("bulk", [Bulk.MEMFD, Bulk.INLINE], ids=lambda bulk: bulk.name.lower())
+@pytest.mark.parametrize("level", LEVELS, ids="-".join)
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+def test_every_level_is_right(name: str, level: tuple[str, str], bulk: Bulk) -> None:
+    device = SlotNumpy()
+    assert isinstance(device, SlotDevice)
+    with nothing_left():
+        run(device, name, level, bulk)
+        device.pool.shutdown()
+    assert device.mapped == 0
+
+
+@pytest.mark.parametrize("level", LEVELS, ids="-".join)
+def test_a_failure_in_a_thread_is_told(level: tuple[str, str]) -> None:
+    device = Failing()
+    with nothing_left():
+        with pytest.raises(DeviceError, match="the worker failed to compute"):
+            run(device, "residual", level, Bulk.MEMFD)
+        device.pool.shutdown()
+
+
+def test_a_device_that_is_called_is_not_queued() -> None:
+    layout = make_layout(plan_of("dense"))
+    with pytest.raises(ApiMisuse, match="does not write answers"):
+        QueuedAnswering(served(NumpyDevice(), layout), None)  # type: ignore[arg-type]
+
+
+def test_it_ends_when_nobody_is_there() -> None:
+    before = threading.active_count()
+    device = SlotNumpy()
+    answering = QueuedAnswering(served(device, make_layout(plan_of("dense"))), Mouth.__new__(Mouth))
+    answering.stop()
+    answering.stop()
+    assert threading.active_count() == before
+    assert PRIVATE
