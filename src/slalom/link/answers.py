@@ -59,13 +59,13 @@ class Answers:
         """Adds what will be answered, in order; before it is asked. Raises the error that ended the conversation."""
         with self._lock:
             if self._over is not None:
-                raise self._over
+                raise afresh(self._over)
             self._waiting.extend(expected)
 
     def end(self, error: SlalomError) -> SlalomError:
         """Ends the conversation: everyone who waits is told the first error that ended it, which is returned."""
         with self._lock:
-            over = self._over = self._over or error
+            over = self._over = self._over or afresh(error)
             waiting, self._waiting = self._waiting, deque()
         self._channel.hang_up()
         for expected in waiting:
@@ -108,6 +108,11 @@ class Answers:
             return self._channel.receive(HEADER_SIZE, None)
         except ChannelClosedError as error:
             raise DeviceError("the worker is gone") from error
+
+
+def afresh(error: SlalomError) -> SlalomError:
+    """The same error to be raised again. LOAD-BEARING: one that is kept and raised keeps the memory of those it met."""
+    return type(error)(str(error), hint=error.hint)
 
 
 def refusal(raw: bytes) -> SlalomError:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from slalom.errors import DeviceError, SlalomError
-from slalom.link.answers import Answers, Expected
+from slalom.link.answers import Answers, Expected, afresh
 from slalom.link.channel import Channel
 from slalom.link.message import Header
 
@@ -46,7 +46,7 @@ class Arrivals(Generic[Item]):
         except queue.Empty as error:
             raise DeviceError(f"the device did not answer within {timeout_seconds:g} seconds") from error
         if isinstance(item, SlalomError):
-            raise item
+            raise afresh(item)
         return item
 
     def _put(self, item: Item | SlalomError) -> None:
@@ -76,7 +76,7 @@ class Conversation:
             try:
                 self._channel.send([header, *message.parts], message.descriptor)
             except SlalomError as error:
-                raise self._answers.end(error) from error
+                raise afresh(self._answers.end(error)) from None
 
     def call(
         self, message: Message, answer: Header, body: bytearray | None = None, patience_seconds: float | None = None

@@ -134,7 +134,9 @@ class Carrier:
         """What the device answers for each whole network: nothing of it is known."""
         lane = _ComputeLane(self._device, self._traffic)
         try:
-            return [_wait(lane.submit_whole(activation), self._timeout_seconds) for activation in activations]
+            outputs = [_wait(lane.submit_whole(activation), self._timeout_seconds) for activation in activations]
+            _settle(self._device)
+            return outputs
         finally:
             lane.stop()
 
@@ -173,8 +175,8 @@ class _LinkLane:
         return collect
 
     def settle(self) -> None:
-        """An empty message there and back: whatever else comes before it was not asked for."""
-        self._device.ping()
+        """Makes sure that the device has said no more than it was asked."""
+        _settle(self._device)
 
     def stop(self) -> None:
         """The link goes on."""
@@ -277,8 +279,7 @@ class _AheadLane:
 
     def settle(self) -> None:
         """Makes sure that a device behind a link has said no more than it was asked."""
-        if isinstance(self._device, RemoteDevice):
-            self._device.ping()
+        _settle(self._device)
 
     def stop(self) -> None:
         """Lets the thread end: waits a little for it, and leaves a device that hangs to its daemon thread."""
@@ -319,6 +320,12 @@ class _AheadLane:
             # LOAD-BEARING: a copy, for the walk reads the activation while the device may write to its own
             yield from _timed(device.run_ahead(activation.copy()), self._traffic)
             yield None
+
+
+def _settle(device: DevicePort) -> None:
+    """An empty message there and back over a link: whatever else comes before it was not asked for."""
+    if isinstance(device, RemoteDevice):
+        device.ping()
 
 
 def _require_words(ask: Ask) -> np.ndarray:
