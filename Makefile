@@ -8,7 +8,7 @@ SOURCES := $(shell find src native -type f -not -name '*.pyc' -not -name '*.so' 
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-slow test-gpu test-sanitize lint format bench accuracy clean
+.PHONY: help demo test test-slow test-gpu soak test-sanitize lint format bench accuracy clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,6 +27,9 @@ test-slow: $(INSTALLED)  ## the long sweeps: whole zoo, long statistics, accurac
 
 test-gpu: $(INSTALLED)  ## the kernels and the CUDA device, on a GPU
 	$(BIN)/python -m pytest -m gpu
+
+soak: $(INSTALLED)  ## 2,000 requests to workers of which every tenth goes wrong
+	$(BIN)/python -m pytest -s -m slow tests/fleet/test_soak.py --timeout 3600
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .
