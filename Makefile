@@ -8,7 +8,7 @@ SOURCES := $(shell find src native -type f -not -name '*.pyc' -not -name '*.so' 
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-slow test-sanitize fuzz lint format bench accuracy clean
+.PHONY: help demo test test-slow test-gpu test-sanitize fuzz lint format bench accuracy clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,6 +24,9 @@ test: $(INSTALLED)  ## the test suite: no GPU, no TEE, a few minutes
 
 test-slow: $(INSTALLED)  ## the long sweeps: whole zoo, long statistics, accuracy
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+test-gpu: $(INSTALLED)  ## the kernels and the CUDA device, on a GPU
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .

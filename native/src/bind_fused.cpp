@@ -100,7 +100,7 @@ void check_whole(const FusedPass& pass) {
     const bool one_source = (pass.claims != nullptr) + (pass.packed != nullptr) + (pass.activation != nullptr) == 1 &&
                             (pass.mask_image == nullptr || pass.claims != nullptr);
     const bool one_output = pass.operation_count == 0 ? pass.activation && !pass.real_out
-                                                      : (pass.activation_out == nullptr) != (pass.real_out == nullptr);
+                                                      : !(pass.activation_out && pass.real_out);
     const bool masked = (pass.mask == nullptr) == (pass.blinded == nullptr);
     const bool dotted = pass.source_dots && pass.output_dots;
     if (!one_source || !one_output || !masked || !dotted) throw nb::value_error("the fused pass lacks an array");

@@ -1,11 +1,14 @@
 // Python's door to linear.hpp. Shapes, dtypes and contiguity are validated by slalom.arithmetic, not here.
+#include <atomic>
 #include <cstring>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/tuple.h>
 
 #include "isa.hpp"
 #include "linear.hpp"
+#include "quantise.hpp"
 #include "team.hpp"
 
 namespace nb = nanobind;
@@ -91,6 +94,25 @@ static void pool_sum(int isa, Team& team, Numbers x, Array<const int64_t> rows, 
               kernels(isa).pool_sum);
 }
 
+// shape: batch, channels, pixels. Returns whether all numbers are finite.
+static bool quantise_images(Team& team, std::tuple<size_t, size_t, size_t> shape, bool channels_first, float inverse,
+                            float limit, Array<const float> images, Array<int16_t> activation) {
+    const auto [batch, channels, pixels] = shape;
+    const size_t count = channels * pixels;
+    if (images.size() != batch * count || activation.size() != batch * count)
+        throw nb::value_error("images and activation have other sizes");
+    const Quantisation quantisation{channels, pixels, channels_first, inverse, limit};
+    const float* from = images.data();
+    int16_t* to = activation.data();
+    std::atomic<bool> finite{true};
+    nb::gil_scoped_release unlocked;
+    auto work = [&](size_t item) {
+        if (!quantise_item(quantisation, from + item * count, to + item * count)) finite = false;
+    };
+    team.run(batch, work);
+    return finite;
+}
+
 void bind_linear(nb::module_& module) {
     module.attr("PANEL_WIDTH") = PANEL_WIDTH;
     module.attr("BLOCK_ROWS") = BLOCK_ROWS;
@@ -99,5 +121,6 @@ void bind_linear(nb::module_& module) {
     module.def("depthwise", &depthwise, "as gemm, one input channel per group, on a range of output pixels");
     module.def("field_outer", &field_outer, "the transposed map of spatial (x) kernel in F_p, on a range of image rows");
     module.def("pool_maximum", &pool_maximum, "the maximum of each window");
+    module.def("quantise_images", &quantise_images, "float32 images to an int16 activation; whether all are finite");
     module.def("pool_sum", &pool_sum, "the sum of each window");
 }

@@ -46,7 +46,7 @@ struct FusedPass {
     Operation operations[maximum_operations];
     size_t operation_count;     // 0: the activation passes through; else the first is an affine
     float inverse, limit;       // requantisation, where activation_out is given
-    int16_t* activation_out;    // may be null only where real_out is given or nothing is computed
+    int16_t* activation_out;    // may be null where real_out is given, nothing is computed, or nobody reads it
     float* real_out;            // may be null
     const uint64_t* probe_images[maximum_probes];
     size_t image_count;

@@ -291,7 +291,7 @@ inline void run_merged(const FusedPass& pass, const Range& range, const Probes& 
     at.packed = pass.packed + 3 * place;
     at.mask_image = pass.mask_image + place;
     at.mask = pass.mask + place;
-    at.activation = pass.activation_out + place;
+    at.activation = pass.activation_out == nullptr ? nullptr : pass.activation_out + place;
     at.blinded = pass.blinded + place;
     at.probe = probes.tile[0];
     at.probe_image = images.tile[0];

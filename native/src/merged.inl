@@ -16,7 +16,7 @@ namespace {
 struct MergedRange {
     const int32_t *claims, *mask_image, *mask;
     const uint8_t* packed;
-    int16_t* activation;
+    int16_t* activation;  // null where nobody reads it again
     int32_t* blinded;
     const uint64_t *probe, *probe_image;
     const int32_t *next_claims, *next_mask_image, *next_mask;
@@ -67,7 +67,7 @@ SLALOM_INLINE void merge_vector(const MergedRange& at, size_t i, size_t entry, M
     if (imaged)
         dot_words(_mm512_add_epi32((__m512i)q, _mm512_set1_epi32(1 << 15)), at.probe_image + i, dots.output_low,
                   dots.output_high);
-    store_shorts(at.activation + i, _mm512_cvtepi32_epi16((__m512i)q), at.stream_activation);
+    if (at.activation != nullptr) store_shorts(at.activation + i, _mm512_cvtepi32_epi16((__m512i)q), at.stream_activation);
     if (masks == Masks::both) {
         const Words blinded = q + load_vector<Words>(at.mask + i);  // wraps mod 2^32
         fetch(at.next_mask + i);
@@ -117,7 +117,7 @@ inline Merge find_merge(const FusedPass& pass) {
     const bool claimed = given && pass.probe_count == 1 && pass.image_count <= 1;
     const bool blinded_alone = pass.mask != nullptr && pass.mask_image == nullptr;
     const bool short_program = pass.operation_count == 1 || pass.operation_count == 2;
-    if (!claimed || blinded_alone || !short_program || pass.activation_out == nullptr) return nullptr;
+    if (!claimed || blinded_alone || !short_program || pass.real_out != nullptr) return nullptr;
     if (pass.operations[0].length < lanes) return nullptr;
     if (pass.operation_count == 1) return choose_merge<unchanged>(pass);
     if (pass.operations[1].kind != OperationKind::apply) return nullptr;

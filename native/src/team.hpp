@@ -49,14 +49,16 @@ public:
         left_.store(parts, std::memory_order_relaxed);
         publish(parts);
         while (take_part(ticket_.load(std::memory_order_acquire))) {}
-        for (size_t left = left_.load(std::memory_order_acquire); left != 0; left = left_.load(std::memory_order_acquire))
-            pause();
+        // A helper that holds the last part may be waiting for a processor: perhaps for this one.
+        for (int look = 0; left_.load(std::memory_order_acquire) != 0; ++look)
+            look < short_patience ? pause() : std::this_thread::yield();
     }
 
 private:
     // ticket: the number of the job (32 bits), then how many of its parts nobody has taken (32 bits).
     static constexpr uint64_t job_unit = uint64_t{1} << 32;
-    static constexpr int patience = 4000;  // looks before a helper sleeps: some 50 microseconds
+    static constexpr int patience = 2000;  // looks before a helper sleeps: some 30 microseconds
+    static constexpr int short_patience = 200;
 
     void publish(size_t parts) {
         const uint64_t job = (ticket_.load(std::memory_order_relaxed) / job_unit + 1) * job_unit;

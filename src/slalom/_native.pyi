@@ -53,3 +53,13 @@ def pool_maximum(
 def pool_sum(
     isa: int, team: Team, x: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], y: NDArray[Any], /
 ) -> None: ...
+def quantise_images(
+    team: Team,
+    shape: tuple[int, int, int],
+    channels_first: bool,
+    inverse: float,
+    limit: float,
+    images: NDArray[Any],
+    activation: NDArray[Any],
+    /,
+) -> bool: ...

@@ -9,7 +9,6 @@ from types import TracebackType
 import numpy as np
 
 from slalom.arithmetic.dispatch import Isa, make_dispatch
-from slalom.attacks.table import require_attack
 from slalom.errors import ApiMisuse, DeviceError, IntegrityError, WireError
 from slalom.fleet.roster import AUTO, IN_PROCESS, SPAWN, LinkChoice, ObjectSource, Source, make_source
 from slalom.isolation.level import parse_isolation
@@ -47,6 +46,7 @@ class Session:
     workers and of this process. bulk: how arrays cross: auto, memfd, shm or inline.
     threads: of the trusted side, all cores by default. isa: numpy, portable, avx2 or avx512, the fastest by default.
     micro_batches: parts of a batch in flight at once. timeout_seconds bounds every wait for a worker.
+    worker_device: what spawned workers compute on, cpu or cuda.
     attack: lets spawned workers be the named cheating device, for demonstrations.
 
     Thread-safe: requests wait for a free worker. Raises ApiMisuse for arguments that do not fit together, DeviceError
@@ -69,6 +69,7 @@ class Session:
         isa: str | None = None,
         micro_batches: int = 2,
         timeout_seconds: float = 120.0,
+        worker_device: str = "cpu",
         attack: str | None = None,
     ) -> None:
         if not isinstance(plan, Plan):
@@ -78,8 +79,10 @@ class Session:
         self._on_failure = _parse_on_failure(on_failure)
         options = SessionOptions(self.policy, micro_batches, timeout_seconds, SecretMemory)
         if attack is not None:
+            from slalom.attacks.table import require_attack  # no part of what runs inside a TEE
+
             require_attack(attack)
-        worker = WorkerOptions(isolation=parse_isolation(isolation).value, attack=attack)
+        worker = WorkerOptions(device=worker_device, isolation=parse_isolation(isolation).value, attack=attack)
         sources = self._find_sources(device, LinkChoice(bulk, micro_batches, timeout_seconds, worker))
         if not all(isinstance(source, ObjectSource) for source in sources):
             harden_process(parse_isolation(isolation))

@@ -154,6 +154,7 @@ class Crew:
         """Ends a life whose worker failed: it is never used again. A fresh one takes its place where there is one."""
         self._forget(life)
         self._setup.destroy(life)
+        self._record(life)
         if self._plan is None or life.source is None or not life.source.fresh or self._over is not None:
             return
         try:
@@ -174,6 +175,7 @@ class Crew:
                 self._setup.close(life)
             except DeviceError as error:
                 failures.append(error)
+            self._record(life)
         if failures:
             raise failures[0]
 
@@ -204,10 +206,15 @@ class Crew:
         with self._changed:
             if life in self._all:
                 self._all.remove(life)
-                self._past.append(life.trusted.report)
             if life in self._idle:
                 self._idle.remove(life)
             self._changed.notify_all()
+
+    def _record(self, life: Life) -> None:
+        """Keeps the figures of a life that ended, once it holds nothing any more."""
+        with self._changed:
+            if life is not self._within:
+                self._past.append(life.trusted.report)
 
     def _require_plan(self) -> Plan:
         if self._plan is None:

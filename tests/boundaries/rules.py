@@ -30,6 +30,8 @@ ROOMS = (
     Room(
         "gramine", ("slalom.plan", "slalom.errors", "slalom.session", "slalom.cli.app", "slalom.zoo.photos"), lean=False
     ),
+    Room("worker", ("slalom.device", "slalom.attacks", "slalom.isolation", "torch", *SHARED), lean=False),
+    Room("fleet", ("slalom.worker.options", "slalom.worker.boot", *SHARED), lean=False),
     Room("isolation", ("py_landlock", "pyseccomp", "slalom.errors"), lean=False),
     Room("importer", ("numpy", "torch", *SHARED), lean=False),
 )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.environments import run_without
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,13 +60,20 @@ def test_the_refusal_of_these_tests_works() -> None:
     assert "refused: torch" in finished.stderr
 
 
-@pytest.mark.parametrize("line", ["slalom.Session(plan_of('dense'))", "slalom.Session(plan_of('dense'), device='cpu')"])
-def test_the_device_on_torch_is_missed_by_name(line: str) -> None:
-    code = "import slalom\nfrom tests.devices import plan_of\ntry:\n    " + line
+def test_the_device_on_torch_is_missed_by_name() -> None:
+    code = "import slalom\nfrom tests.devices import plan_of\ntry:\n    slalom.Session(plan_of('dense'), device='cpu')"
     code += "\nexcept slalom.ApiMisuse as error:\n    print(error, '|', error.hint)"
     finished = run(REFUSE + code)
     assert finished.returncode == 0, finished.stderr
     assert "needs torch, which is not installed | " in finished.stdout
+
+
+def test_a_worker_without_torch_is_missed_by_name(tmp_path: Path) -> None:
+    code = "import slalom\nfrom tests.devices import plan_of\ntry:\n    slalom.Session(plan_of('dense'))"
+    code += "\nexcept slalom.DeviceError as error:\n    print(error, '|', error.hint)"
+    finished = run_without({"torch"}, tmp_path / "site", "-c", code)
+    assert finished.returncode == 0, finished.stderr
+    assert "a worker needs torch, which is not installed | install the device extra" in finished.stdout
 
 
 def test_compiling_is_missed_by_name() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,26 @@ PHOTOGRAPHIC = "tests.cli.networks:Photographic"
 
 
 def slalom(*arguments: object) -> Result:
-    """`slalom` with these arguments, in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="slalom")
+    """`slalom` with these arguments, in this process; `eval` with the device in it too, unless one is named."""
+    words = [str(argument) for argument in arguments]
+    if words[:1] == ["eval"] and "--device" not in words:
+        words += ["--device", "cpu"]
+    return CliRunner().invoke(app, words, prog_name="slalom")
+
+
+@contextmanager
+def worker(plan: Path, listen: str, *arguments: object) -> Iterator[str]:
+    """A running `slalom worker`; yields its endpoint once it listens."""
+    command = [sys.executable, "-m", "slalom.cli", "worker", "--plan", str(plan), "--listen", listen]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*command, *map(str, arguments)], cwd=ROOT, text=True, stdout=pipe, stderr=subprocess.DEVNULL
+    ) as running:
+        try:
+            assert running.stdout is not None
+            yield running.stdout.readline().strip()
+        finally:
+            running.kill()
 
 
 def answer(*arguments: object) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 
 from slalom.bench import engine, fused
-from slalom.cli.screen import SIMULATION
+from slalom.cli.screen import SEPARATE
 from slalom.trusted.policy import Protection
 from tests.cli.running import TINY, answer, slalom
 
@@ -22,10 +22,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json() -> None:
     found = answer("bench", TINY, "--batch-size", 2, "--threads", 1)
     assert [row["name"] for row in found["levels"]] == ["float", *Protection]
-    assert found["platform"] == SIMULATION
+    assert found["platform"] == SEPARATE
     assert found["model"] == TINY and len(found["plan_digest"]) == 64
     for row in found["fused_pass"]:
         assert row["ratio"] == row["median"] / row["copy"] > 0
+    assert [row["level"] for row in found["boundary"]] == ["verified", "private"]
+    assert all(row["ratio"] > 0 for row in found["boundary"])
+    assert 0 < found["round_trip"]["p10"] <= found["round_trip"]["median"] <= found["round_trip"]["p90"]
     assert {row["layer"] for row in found["linear_engine"]} == {layer.name for layer in engine.LAYERS}
 
 
@@ -40,5 +43,15 @@ def test_the_tables_fit_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     result = slalom("bench", TINY, "--batch-size", 2)
     assert (result.exit_code, result.stderr) == (0, "")
     assert max(map(len, result.stdout.splitlines())) <= 80
-    for word in ("simulation", "bytes/element", "p10 - p90", "of copy", "GMAC/s", "images/s", "depthwise", "private"):
+    for word in (
+        "simulation",
+        "bytes/element",
+        "p10 - p90",
+        "of copy",
+        "GMAC/s",
+        "images/s",
+        "depthwise",
+        "private",
+        "empty message",
+    ):
         assert word in result.stdout

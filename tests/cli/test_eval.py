@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from slalom import Plan, Session, attacks
-from slalom.cli.screen import SIMULATION
+from slalom.cli.screen import SEPARATE, SIMULATION
 from slalom.errors import IntegrityError
 from slalom.trusted.policy import Check, Protection
 from tests.cli.running import PHOTOGRAPHIC, TINY, answer, assert_refused, slalom
 
 FIELDS = {
-    "model", "plan_digest", "weights", "protection", "check", "rounds", "schedule", "platform", "isolation", "tee",
+    "model", "plan_digest", "weights", "protection", "check", "rounds", "schedule", "platform", "workers", "incidents",
+    "tee",
     "soundness_bits", "images", "images_per_second", "seconds", "setup_seconds", "trusted_seconds", "device_seconds",
     "mask_seconds", "bytes_to_device", "bytes_from_device", "agreement_with_float", "max_logit_error", "top1",
     "outputs_sha256", "memory", "predictions",
@@ -73,11 +74,28 @@ def test_json_has_every_field() -> None:
     assert found["top1"] is None
     assert 0 <= found["agreement_with_float"] <= 1
     assert 0 < found["max_logit_error"] < 1
-    assert "simulation" in found["tee"] and "simulation" in found["isolation"] and found["platform"] == SIMULATION
+    assert "simulation" in found["tee"] and found["platform"] == SIMULATION
+    assert found["incidents"] == []
+    assert [worker["in_process"] for worker in found["workers"]] == [True]
     memory = found["memory"]
     assert memory["trusted_steady_bytes"] == sum(memory["trusted_steady_by_kind"].values())
     assert memory["trusted_peak_bytes"] >= memory["trusted_steady_bytes"] + memory["in_flight_peak_bytes"]
     assert 0 < memory["process_resident_bytes"] <= memory["process_peak_resident_bytes"]
+
+
+def test_a_spawned_worker_gives_the_same_and_says_how_it_is_confined(plan_file: Path) -> None:
+    common = ("eval", plan_file, "--batch-size", 2, "--batches", 2)
+    inside, outside = answer(*common), answer(*common, "--device", "spawn", "--device", "spawn")
+    assert outside["outputs_sha256"] == inside["outputs_sha256"]
+    assert outside["platform"] == SEPARATE
+    assert [worker["name"] for worker in outside["workers"]] == ["spawn", "spawn"]
+    for worker in outside["workers"]:
+        assert not worker["in_process"] and "seccomp" in worker["isolation"]
+
+
+def test_isolation_that_is_off_is_said(plan_file: Path) -> None:
+    found = answer("eval", plan_file, "--batches", 1, "--device", "spawn", "--isolation", "off")
+    assert "missing: landlock" in found["workers"][0]["isolation"]
 
 
 def test_a_plan_file_has_no_float_network_beside_it(plan_file: Path) -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 import torch
 from PIL import Image
 
-from slalom.errors import ApiMisuse, InputError, ModelError
+from slalom.errors import ApiMisuse, DeviceError, InputError, ModelError
 from tests.cli.networks import Tiny
 from tests.cli.running import PHOTOGRAPHIC, TINY, assert_refused, slalom
 
@@ -36,7 +36,10 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--rounds", 65, "rounds must be 1..64"),
         ("--check", "none", "choose one of direct, batched, preprocessed"),
         ("--protection", "secret", "choose one of device, enclave"),
-        ("--device", "cuda", "unknown device 'cuda'"),
+        ("--device", "cuda", "'cuda' is no place of a worker"),
+        ("--device", "tcp:127.0.0.1", "give spawn, cpu, unix:PATH or tcp:HOST:PORT"),
+        ("--device", "unix:", "give spawn, cpu"),
+        ("--isolation", "some", "choose one of: strict, best-effort, off"),
         ("--schedule", "behind", "choose one of ahead, layerwise"),
         ("--attack", "nothing", "flip_element"),
         ("--isa", "sse9", "choose one of numpy, portable"),
@@ -246,10 +249,49 @@ def test_what_the_machine_refuses(error: BaseException, line: str, monkeypatch: 
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("slalom.cli.evaluate.open_network", fail)
+    monkeypatch.setattr("slalom.cli.evaluate.offline_network", fail)
     result = slalom("eval", TINY)
     assert result.exit_code == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert result.stdout == "" and result.stderr.splitlines()[0] == line
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--on-failure", "pray"), "choose one of fail, retry, enclave"),
+        (("--bulk", "pickle"), "choose one of auto, memfd, shm, inline"),
+        (("--bulk", "shm"), "--bulk memfd"),
+        (("--device", "tcp:127.0.0.1:1", "--bulk", "memfd"), "inline between two"),
+        (("--timeout", 0), "timeout_seconds must be positive"),
+    ],
+)
+def test_words_about_workers(plan_file: Path, options: tuple[object, ...], word: str) -> None:
+    place = () if "--device" in options else ("--device", "spawn")
+    hint = "--timeout" not in options
+    assert_refused(slalom("eval", plan_file, *place, *options), ApiMisuse, word, hint=hint)
+
+
+def test_an_attack_is_not_for_a_worker_that_runs_elsewhere(plan_file: Path) -> None:
+    result = slalom("eval", plan_file, "--device", "unix:/nowhere", "--attack", "zero")
+    assert_refused(result, ApiMisuse, "for workers that are started here", "slalom worker --attack zero")
+
+
+@pytest.mark.parametrize("place", ["unix:/nowhere/w", "tcp:127.0.0.1:1"])
+def test_a_worker_that_is_not_there(plan_file: Path, place: str) -> None:
+    assert_refused(slalom("eval", plan_file, "--device", place), DeviceError, f"no worker at {place}", "slalom worker")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--listen", "nowhere"), "is no place of a worker"),
+        (("--listen", "unix:w", "--device", "tpu"), "choose one of cpu, cuda"),
+        (("--listen", "unix:w", "--isolation", "much"), "choose one of: strict"),
+        (("--listen", "unix:w", "--attack", "kindness"), "there is no attack"),
+    ],
+)
+def test_a_worker_is_refused(plan_file: Path, options: tuple[str, ...], word: str) -> None:
+    assert_refused(slalom("worker", "--plan", plan_file, *options), ApiMisuse, word)
 
 
 def test_a_refusal_is_one_line_whatever_the_names_hold(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slalom.errors import ApiMisuse, DeviceError, IntegrityError
+from slalom.errors import ApiMisuse, DeviceError, IntegrityError, PrivacyError
 from slalom.link.port import DevicePort
 from slalom.plan import Plan
 from slalom.plan.steps import Linear
@@ -96,7 +96,8 @@ def test_a_device_that_fails_to_load() -> None:
         patch.setattr(TrustedSession, "__init__", record)
         with pytest.raises(DeviceError, match="failed with KeyError"):
             Session(plan_of("depthwise"), device=Failing("load", fail))
-    assert not opened[0]._randomness._key
+    with pytest.raises(PrivacyError, match="destroyed"):
+        opened[0]._randomness.draw_stream()
 
 
 @pytest.mark.parametrize("method", ["load", "close"])
@@ -150,7 +151,7 @@ def test_a_list_of_claims_that_changes_later() -> None:
     port.load(plan)
     step = next(step for step in plan.graph.steps if isinstance(step, Linear))
     lane = _ComputeLane(device, Traffic())
-    claims = lane.submit(Ask((step,), np.zeros((1, *plan.types[step.source].shape), np.int32))).result(10)
+    claims = lane.submit(Ask((step,), np.zeros((1, *plan.types[step.source].shape), np.int32)))(10)
     lane.stop()
     device.given.clear()
     assert len(claims) == 1

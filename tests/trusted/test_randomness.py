@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from slalom.arithmetic.field import P
 from slalom.errors import PrivacyError
-from slalom.trusted.randomness import Randomness
+from slalom.isolation.secret import SecretMemory
+from slalom.trusted.randomness import PlainMemory, Randomness
 from tests.trusted.statistics import LIMIT, chi_square_p, uniformity
 
 COUNT = 2**22
@@ -68,7 +69,7 @@ def test_the_statistic_accepts_another_good_source() -> None:
 def test_a_stream_is_the_aes_keystream_of_its_index() -> None:
     """AES-256-CTR with the stream's index in the upper half of the counter block: against one written out here."""
     randomness = Randomness()
-    key = bytes(randomness._key)
+    key = bytes(randomness._key.buffer)
     for stream in (0, 1, 2**32, 2**64 - 1):
         words = randomness.expand_words(stream, 1001)
         blocks = b"".join(stream.to_bytes(8, "big") + block.to_bytes(8, "big") for block in range(251))
@@ -109,7 +110,7 @@ def test_streams_never_repeat() -> None:
 
 def test_two_sessions_have_different_keys() -> None:
     first, second = Randomness(), Randomness()
-    assert bytes(first._key) != bytes(second._key)
+    assert bytes(first._key.buffer) != bytes(second._key.buffer)
     same = first.expand_words(0, 2**16) == second.expand_words(0, 2**16)
     assert np.count_nonzero(same) < 4  # 2^16 pairs agree by chance 2^-16 times on average
 
@@ -144,16 +145,37 @@ def test_draws_of_field_elements_differ() -> None:
     assert np.unique(drawn).size == drawn.size  # 20000 of 2^51: a repetition has probability 10^-7
 
 
+class Watched(PlainMemory):
+    """Tells what it held when it was let go."""
+
+    left: bytes | None = None
+
+    def wipe(self) -> None:
+        memory = self.buffer
+        super().wipe()
+        self.left = bytes(memory)
+
+
 def test_destroying_overwrites_the_key_and_refuses_every_draw() -> None:
-    randomness = Randomness()
-    key = randomness._key
-    view = np.frombuffer(bytes(key), np.uint8)
-    assert view.any()
+    randomness = Randomness(Watched)
+    memory = randomness._key
+    assert isinstance(memory, Watched) and any(memory.buffer) and len(memory.buffer) == 32
     randomness.destroy()
-    assert not any(key)
+    assert memory.left == bytes(32)
     for draw in (randomness.draw_stream, lambda: randomness.expand_words(0, 1), lambda: randomness.draw_field(1)):
         with pytest.raises(PrivacyError, match="destroyed"):
             draw()
+    randomness.destroy()
+
+
+@pytest.mark.parametrize("memory", [PlainMemory, SecretMemory])
+def test_the_key_lies_where_it_is_told(memory: type[PlainMemory] | type[SecretMemory]) -> None:
+    """All of it, and the draws are the keystream of what lies there."""
+    randomness = Randomness(memory)
+    key = bytes(randomness._key.buffer)
+    assert isinstance(randomness._key, memory) and len(key) == 32 and any(key)
+    encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+    assert randomness.expand_words(0, 64).tobytes() == encryptor.update(bytes(256))
     randomness.destroy()
 
 
@@ -182,7 +204,7 @@ def test_destroying_waits_for_a_draw_that_has_begun(monkeypatch: pytest.MonkeyPa
 
     randomness = Randomness()
     stream = randomness.draw_stream()
-    key = bytes(randomness._key)
+    key = bytes(randomness._key.buffer)
     destroyer = threading.Thread(target=randomness.destroy)
 
     def slow_aes(secret: bytearray) -> algorithms.AES256:
@@ -195,18 +217,3 @@ def test_destroying_waits_for_a_draw_that_has_begun(monkeypatch: pytest.MonkeyPa
     destroyer.join(5)
     encryptor = Cipher(algorithms.AES256(key), modes.CTR(stream.to_bytes(8, "big") + bytes(8))).encryptor()
     assert words.tobytes() == encryptor.update(bytes(256))
-
-
-def test_the_key_is_overwritten_before_it_is_let_go() -> None:
-    """What the memory holds when the key's place in it is freed."""
-
-    class Watched(bytearray):
-        def clear(self) -> None:
-            left.append(bytes(self))
-            super().clear()
-
-    left: list[bytes] = []
-    randomness = Randomness()
-    randomness._key = Watched(randomness._key)
-    randomness.destroy()
-    assert left == [bytes(32)]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from slalom.errors import ApiMisuse, InputError, IntegrityError, PrivacyError
+from slalom.isolation.secret import SecretMemory
 from slalom.plan.steps import Linear
 from slalom.session import Session
 from tests.devices import NumpyDevice, case_of, plan_of, same
@@ -39,14 +40,14 @@ def open_session(protection: str = "private", check: str = "preprocessed", **mor
 
 def secrets_of(session: Session) -> dict[str, list[Any]]:
     """Every array of a session that must not outlive it, and the key."""
-    trusted: Any = session._trusted
+    trusted: Any = session._crew.lives[0].trusted
     arrays: dict[str, list[Any]] = {"key": [trusted._randomness._key], "probes": [], "images": []}
     if trusted._probes is not None and hasattr(trusted._probes, "_rounds"):
         for rounds in trusted._probes._rounds.values():
             arrays["probes"] += [array for probe in rounds for array in (probe.probe, probe.image)]
     if trusted._masks is not None:
         masks = [mask for ready in trusted._masks._ready.values() for mask in ready]
-        arrays["images"] += [image for mask in masks for image in mask._images.values()]
+        arrays["images"] += [image for mask in masks for image in mask._secret.images.values()]
     return arrays
 
 
@@ -78,7 +79,8 @@ def test_secrets_are_overwritten(protection: str, ending: str) -> None:
     secrets = secrets_of(session)
     assert len(secrets["probes"]) == 4 * 2 * 2
     assert bool(secrets["images"]) == (protection == "private")
-    assert len(secrets["key"][0]) == 32
+    key = secrets["key"][0]
+    assert isinstance(key, SecretMemory) and len(key.buffer) == 32 and any(key.buffer)
     for array in (*secrets["probes"], *secrets["images"]):
         assert array.any()
     if ending == "lie":  # in the first step, so that no mask has done its work before
@@ -92,7 +94,8 @@ def test_secrets_are_overwritten(protection: str, ending: str) -> None:
         session.close()
     for array in (*secrets["probes"], *secrets["images"]):
         assert not array.any()
-    assert not any(secrets["key"][0])
+    with pytest.raises(ApiMisuse, match="wiped"):
+        len(key.buffer)
     assert session.report.steady_bytes.get("mask_images", 0) == 0
 
 
@@ -299,7 +302,14 @@ def test_a_forked_child_is_refused(protection: str, prepared: bool) -> None:
         ({"threads": 1.5}, "threads must be"),
         ({"threads": True}, "threads must be"),
         ({"isa": "mmx"}, "unknown instruction set"),
-        ({"device": "tpu"}, "unknown device"),
+        ({"device": "tpu"}, "'tpu' is no place of a worker"),
+        ({"device": []}, "no device is named"),
+        ({"on_failure": "ignore"}, "unknown on_failure"),
+        ({"isolation": "none"}, "there is no isolation"),
+        ({"device": "spawn", "bulk": "pickle"}, "unknown bulk"),
+        ({"device": "spawn", "bulk": "shm"}, "given a memory file"),
+        ({"device": "tcp:127.0.0.1:1", "bulk": "memfd"}, "cannot be sent over tcp"),
+        ({"device": "spawn", "attack": "kindness"}, "there is no attack"),
     ],
 )
 def test_arguments_that_have_no_meaning(arguments: dict[str, Any], pattern: str) -> None:

@@ -60,7 +60,8 @@ class PassInput:
     mask_image: int32 [B, M] or None; y = claim - mask_image mod 2**32. Only for int32 sources.
     probes: for each round uint64 [M] in F_p. program: None lets an int16 activation pass unchanged.
     operands: int16 [B, P] by name. probe_images: uint64 [M] in F_p, one per (consumer, round) of the output.
-    mask: int32 [B, M] or None; the blinded output is q + mask mod 2**32.
+    mask: int32 [B, M] or None; the blinded output is q + mask mod 2**32. kept: whether anybody reads the activation
+    itself again, which else is dotted and blinded and never written.
     """
 
     source: NDArray[Any]
@@ -70,17 +71,19 @@ class PassInput:
     operands: Mapping[str, NDArray[np.int16]]
     probe_images: tuple[Elements, ...]
     mask: Words | None
+    kept: bool = True
 
 
 @dataclass(frozen=True, repr=False)
 class PassOutput:
     """What one pass gives.
 
-    values: int16 or float32 [B, M]. source_dots: uint64 [B, probes], <y, s> mod p. output_dots: uint64
-    [B, probe_images], <q, t> mod p. blinded: int32 [B, M], q + mask mod 2**32, or None without a mask.
+    values: int16 or float32 [B, M], or None where they were not to be kept. source_dots: uint64 [B, probes],
+    <y, s> mod p. output_dots: uint64 [B, probe_images], <q, t> mod p. blinded: int32 [B, M], q + mask mod 2**32, or
+    None without a mask.
     """
 
-    values: Values
+    values: Any
     source_dots: Elements
     output_dots: Elements
     blinded: Words | None
@@ -119,6 +122,8 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     real = None
     if program is not None and program.output is None:
         values = real = aligned_empty(shape, np.float32) if values_out is None else values_out
+    elif program is not None and not given.kept:
+        values = None
     elif program is not None and values_out is None:
         values = aligned_empty(shape, np.int16)
     blinded = None
@@ -142,7 +147,7 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     shape_of_ranges = (batch, count, _range_multiple(batch), parts)
     dots = (source_dots, output_dots)
     _native.fused_pass(dispatch.isa.code, dispatch.team, shape_of_ranges, source, native_program, output, dots)
-    if values is None:
+    if program is None:
         values = given.source
     return PassOutput(values, source_dots[0], output_dots[0], blinded)
 
@@ -183,7 +188,7 @@ def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Wor
     if given.mask is not None:
         blinded = (values.astype(np.int32).view(np.uint32) + given.mask.view(np.uint32)).view(np.int32)
     return PassOutput(
-        _deliver(values, values_out),
+        _deliver(values, values_out) if given.kept or given.program is None else None,
         _dots(source, given.probes),
         _dots(values, given.probe_images),
         None if blinded is None else _deliver(blinded, blinded_out),
@@ -235,6 +240,7 @@ def _validate(given: PassInput) -> None:
         _require_array(elements, _UINT64, source.shape[1:2], "probe")
     if given.program is not None:
         _validate_program(given.program, given)
+        _require(given.kept or given.program.output is not None, "real outputs are always kept")
 
 
 def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,13 @@ from slalom.errors import ApiMisuse
 from slalom.plan.steps import Pool, Reduction, Window
 
 Pooled = npt.NDArray[np.int16 | np.int32]
+Room = Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]]
 
 
-def pool(dispatch: Dispatch, step: Pool, x: npt.NDArray[np.int16]) -> Pooled:
+def pool(dispatch: Dispatch, step: Pool, x: npt.NDArray[np.int16], out: Room = aligned_empty) -> Pooled:
     """The windows of a batch of images: int16 [B, OH, OW, C] for MAXIMUM, int32 for SUM (mod 2**32).
+
+    `out` gives memory of a shape and type for them.
 
     `x` is int16 [B, H, W, C], any values. Raises ApiMisuse for another dtype or a window outside the image.
     """
@@ -28,7 +32,7 @@ def pool(dispatch: Dispatch, step: Pool, x: npt.NDArray[np.int16]) -> Pooled:
         return _pool_reference(step, x)
     maximum = step.reduction is Reduction.MAXIMUM
     kernel = _native.pool_maximum if maximum else _native.pool_sum
-    y = aligned_empty((x.shape[0], len(rows), len(columns), x.shape[3]), np.int16 if maximum else np.int32)
+    y = out((x.shape[0], len(rows), len(columns), x.shape[3]), np.int16 if maximum else np.int32)
     kernel(dispatch.isa.code, dispatch.team, np.ascontiguousarray(x), rows, columns, y)
     return y
 

@@ -36,7 +36,9 @@ class TrustedMemory:
 def resident_bytes() -> tuple[int, int]:
     """Resident memory of this process now, and the most it has been, in bytes (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    resident = pages * resource.getpagesize()
+    # the kernel notes the most only now and then, so it may lag behind
+    return resident, max(resident, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def trusted_memory(plan: Plan, policy: Policy) -> TrustedMemory:

@@ -11,7 +11,6 @@ import numpy as np
 import typer
 
 from slalom.arithmetic.dispatch import Isa
-from slalom.attacks.table import require_attack
 from slalom.bench.evaluate import Evaluation, Samples, evaluate, random_samples
 from slalom.cli.arguments import parse_isa, require_devices, require_positive
 from slalom.cli.evaluate_view import evaluation_document, print_evaluation
@@ -110,6 +109,8 @@ def _refuse_nonsense(request: Request, policy: Policy) -> None:
     parse_isolation(request.workers.isolation)
     if request.attack is None:
         return
+    from slalom.attacks.table import require_attack  # no part of what runs inside a TEE
+
     require_attack(request.attack)
     if any(device not in (SPAWN, IN_PROCESS) for device in request.workers.devices):
         raise ApiMisuse(

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from slalom.attacks.table import require_attack
 from slalom.cli.arguments import require_positive
 from slalom.cli.screen import guarded
 from slalom.errors import ApiMisuse
@@ -17,14 +16,14 @@ from slalom.link.endpoint import Transport, parse_endpoint
 from slalom.worker.boot import worker_command
 from slalom.worker.options import WorkerOptions
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda")
 
 
 @guarded
 def worker_command_line(
     plan: Annotated[Path, typer.Option(help="the .slalom file to serve")],
     listen: Annotated[str, typer.Option(help="unix:PATH or tcp:HOST:PORT; port 0 takes a free one")],
-    device: Annotated[str, typer.Option(help="cpu")] = "cpu",
+    device: Annotated[str, typer.Option(help="what it computes on: cpu or cuda")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="of the engine; all cores by default")] = None,
     isolation: Annotated[str, typer.Option(help="strict, best-effort or off")] = "best-effort",
     allow_shm: Annotated[
@@ -39,6 +38,8 @@ def worker_command_line(
     if device not in DEVICES:
         raise ApiMisuse(f"unknown device {device!r:.60}", hint=f"choose one of {', '.join(DEVICES)}")
     if attack is not None:
+        from slalom.attacks.table import require_attack  # no part of what runs inside a TEE
+
         require_attack(attack)
     if allow_shm and endpoint.transport is Transport.UNIX:
         raise ApiMisuse("--allow-shm is for tcp: over a unix socket memory comes as a descriptor")

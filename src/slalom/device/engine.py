@@ -123,7 +123,7 @@ class TorchEngine:
 
     def _is_exact(self) -> bool:
         """Whether this product gives the reference's bits on extreme values, over every kind of map."""
-        for linear_map, weight, words in _extreme_cases():
+        for linear_map, weight, words in extreme_cases():
             weights = {linear_map.weight: weight}
             prepared = self.prepare([linear_map], weights, words.shape[1:])
             if not np.array_equal(self.apply(prepared, words), apply_map(linear_map, weight, words)):
@@ -175,7 +175,7 @@ def _gather(geometry: Geometry, planes: Tensor, rows: slice, group: int) -> Tens
     return patches.reshape(len(planes), pixels, geometry.taps * geometry.group_inputs)
 
 
-def _extreme_cases() -> Iterator[tuple[LinearMap, NDArray[np.int8], Words]]:
+def extreme_cases() -> Iterator[tuple[LinearMap, NDArray[np.int8], Words]]:
     """Maps over every path, with the values at which digits, pairs and saturating instructions would show."""
     ones, square = (1, 1), (1, 1, 1, 1)
     maps: tuple[tuple[LinearMap, Shape, Shape], ...] = (

@@ -149,4 +149,5 @@ class LocalDevice:
             probe_images=(),
             mask=None,
         )
-        return run_pass(self._dispatch, given).values.reshape(batch, *step.output.shape)
+        result: NDArray[Any] = run_pass(self._dispatch, given).values.reshape(batch, *step.output.shape)
+        return result

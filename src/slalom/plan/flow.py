@@ -12,10 +12,12 @@ from slalom.plan.validation import sources_of
 @dataclass(frozen=True)
 class Flow:
     """`consumers`: for each value that linear steps read, those steps in order. `last_reader`: the index of the last
-    step that reads a value (the number of steps for an output)."""
+    step that reads a value (the number of steps for an output). `kept`: values that somebody else than a linear step
+    reads."""
 
     consumers: Mapping[str, tuple[Linear, ...]]
     last_reader: Mapping[str, int]
+    kept: frozenset[str]
 
     def forgotten_after(self, index: int) -> tuple[str, ...]:
         """The values that no step after `index` reads."""
@@ -33,4 +35,6 @@ def trace_flow(graph: Graph) -> Flow:
             consumers.setdefault(step.source, []).append(step)
     for output in graph.outputs:
         last_reader[output.source] = len(graph.steps)
-    return Flow({name: tuple(steps) for name, steps in consumers.items()}, last_reader)
+    others = {source for step in graph.steps if not isinstance(step, Linear) for source in sources_of(step)}
+    kept = frozenset(others | {output.source for output in graph.outputs})
+    return Flow({name: tuple(steps) for name, steps in consumers.items()}, last_reader, kept)

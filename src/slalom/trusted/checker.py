@@ -22,18 +22,21 @@ from slalom.trusted.randomness import Randomness
 
 @dataclass(frozen=True, repr=False)  # a representation would show secrets
 class Examined:
-    """What a pass made of a claim of `step`: values [B, M] and the dots <y, s> [B, rounds], not yet compared."""
+    """What a pass made of a claim of `step`: values [B, M] and the dots <y, s> [B, rounds], not yet compared.
+
+    Values that nobody reads again here are None: they exist as dots, and as blinded words.
+    """
 
     step: str
-    values: Values
+    values: Values | None
     claim_dots: Elements
 
 
 @dataclass(frozen=True, repr=False)
 class Verified:
-    """Values [B, M] that follow from checked claims, or were computed inside from such values."""
+    """Values [B, M] that follow from checked claims, or were computed inside from such values; None if not kept."""
 
-    values: Values
+    values: Values | None
 
 
 class CheckBook:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from slalom.arithmetic.pointwise import requantise
+from slalom.arithmetic.dispatch import Dispatch
+from slalom.arithmetic.entry import quantise_images as quantise
 from slalom.errors import InputError
 from slalom.plan.steps import Layout, Shape
 from slalom.trusted.model import TrustedModel
@@ -15,7 +16,7 @@ def user_shape(shape: Shape, layout: Layout) -> Shape:
     return (shape[2], shape[0], shape[1]) if layout is Layout.CHANNELS_FIRST else shape
 
 
-def quantise_images(model: TrustedModel, images: object) -> np.ndarray:
+def quantise_images(model: TrustedModel, images: object, dispatch: Dispatch) -> np.ndarray:
     """The input activation, int16 [B, *shape], of float32 images [B, *user shape].
 
     Numbers beyond the calibrated range are clamped to it. Raises InputError for another type or shape, an empty
@@ -31,11 +32,10 @@ def quantise_images(model: TrustedModel, images: object) -> np.ndarray:
         raise InputError(f"images must have shape [batch, {', '.join(map(str, expected))}], not {list(images.shape)}")
     if len(images) == 0:
         raise InputError("the batch is empty")
-    if not bool(np.isfinite(images).all()):
+    first = entry.layout is Layout.CHANNELS_FIRST
+    activation, finite = quantise(dispatch, images, first, model.input_requantisation)
+    if not finite:
         raise InputError("images hold NaN or infinite numbers")
-    rows = np.moveaxis(images, 1, -1) if entry.layout is Layout.CHANNELS_FIRST else images
-    with np.errstate(over="ignore"):  # a number beyond float32 after scaling is clamped like any other
-        activation: np.ndarray = requantise(np.ascontiguousarray(rows), model.input_requantisation)
     return activation
 
 

@@ -28,6 +28,7 @@ from slalom.trusted.randomness import KeyMemory, PlainMemory, Randomness
 from slalom.trusted.soundness import bits, union_error
 from slalom.trusted.transport import Carrier, Outputs, Traffic
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
+from slalom.trusted.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class TrustedSession:
         self._probes = self._prepare_probes(plan)
         self._masks = self._prepare_masks()
         self._traffic = Traffic()
+        self._workspace = Workspace()
         self._images = 0
         self._exposed = 0
         self._seconds = 0.0
@@ -145,7 +147,7 @@ class TrustedSession:
         self._randomness.require_process()
         with self._lock:
             self._require_open()
-            activation = quantise_images(self._model, images)
+            activation = quantise_images(self._model, images, self._dispatch)
             begin = time.perf_counter()
             finished = False
             self._exposed += 0 if self._policy.protection is Protection.ENCLAVE else len(images)
@@ -244,7 +246,7 @@ class TrustedSession:
             checks = CheckBook(self._probes, self._policy.check, batch, self._randomness)
         inside = self._inside if self._policy.protection is Protection.ENCLAVE else None
         outbox = self._device.outbox if isinstance(self._device, RemoteDevice) else None
-        return Crossing(inside, checks, self._masks, self._policy.exchanges, outbox)
+        return Crossing(inside, checks, self._masks, self._policy.exchanges, self._workspace, outbox)
 
     def _split(self, count: int) -> list[slice]:
         parts = min(self._options.micro_batches, count)
@@ -264,6 +266,7 @@ class TrustedSession:
             self._probes.destroy()
         if self._masks is not None:
             self._masks.destroy()
+        self._workspace.destroy()
 
     # ------------------------------------------------------------ figures
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from slalom.plan.validation import sources_of
 from slalom.trusted.checker import CheckBook, Examined, Verified, hazardous_accept_unchecked
 from slalom.trusted.masks import MaskBank, SpentMask
 from slalom.trusted.model import TrustedModel
+from slalom.trusted.workspace import Borrowed, Workspace
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,12 +60,14 @@ class Crossing:
 
     `exchanges`: whether values cross step by step; otherwise the device runs ahead. `outbox`: where blinded words
     int32 [B, *shape] are written so that the device reads them there, None for memory of the trusted side's own.
+    `workspace` lends memory for values.
     """
 
     inside: Inside | None
     checks: CheckBook | None
     masks: MaskBank | None
     exchanges: bool
+    workspace: Workspace
     outbox: Callable[[Shape], Words] | None = None
 
 
@@ -79,7 +83,8 @@ class _Source:
 
 @dataclass(frozen=True, repr=False)
 class _Outgoing:
-    """How the value of a pass goes on: who reads it, under which mask, and where the blinded words are written.
+    """How the value of a pass goes on: who reads it, under which mask, where the blinded words are written, and whether
+    the activation itself is read again here.
 
     They are written before the claim that they follow from is judged: under a mask of their own they are uniform
     whatever the verdict, so whoever reads them early learns nothing (decision 0017).
@@ -88,6 +93,7 @@ class _Outgoing:
     consumers: tuple[Linear, ...]
     mask: SpentMask | None
     room: Words | None
+    kept: bool
 
 
 class Walk:
@@ -102,6 +108,7 @@ class Walk:
         self._claims: dict[str, np.ndarray] = {}
         self._mask_images: dict[str, Words] = {}
         self._open_mask: SpentMask | None = None
+        self._borrowed = Borrowed(crossing.workspace)
         self.peak_bytes = 0
 
     def run(self, activation: np.ndarray) -> WalkGenerator:
@@ -112,7 +119,11 @@ class Walk:
             if not isinstance(step, Linear):
                 yield from self._deliver(step.name, (yield from self._source(step)))
             self._forget(index)
-        return [self._held[output.source] for output in self._model.graph.outputs]
+        # copies: an output that only moved lies in borrowed memory
+        outputs = [self._held[output.source].copy() for output in self._model.graph.outputs]
+        self._held.clear()
+        self._borrowed.give_back_all()
+        return outputs
 
     def destroy(self) -> None:
         """Overwrites the masks and probes of a walk that failed, or was left because another failed."""
@@ -141,7 +152,7 @@ class Walk:
     def _compute(self, step: Pool | Move) -> np.ndarray:
         sources = [self._held[name].reshape(self._batch, *self._model.shape(name)) for name in sources_of(step)]
         if isinstance(step, Pool):
-            result = pool(self._dispatch, step, sources[0])
+            result = pool(self._dispatch, step, sources[0], partial(self._borrowed.room, step.name))
         else:
             result = apply_move(step, sources, self._model.types)
         return np.ascontiguousarray(result).reshape(self._batch, -1)
@@ -154,8 +165,9 @@ class Walk:
         if source.program is None and not outgoing.consumers:
             self._hold(name, Verified(source.integers), 0)
             return
-        passes = [self._pass(source, outgoing, group) for group in range(len(self._groups))]
-        self._hold(name, self._judge(source, passes), source.integers.nbytes)
+        values = self._room_for_values(name, source, outgoing)
+        passes = [self._pass(source, outgoing, group, values) for group in range(len(self._groups))]
+        self._hold(name, self._judge(source, passes, values), source.integers.nbytes)
         self._expect(outgoing.consumers, passes)
         del source  # LOAD-BEARING: a claim that lies in a slot would keep it while the next is awaited
         yield from self._send(name, outgoing, passes)
@@ -165,18 +177,26 @@ class Walk:
             for step in consumers:
                 self._crossing.checks.open_check(step)
         if self._crossing.masks is None or not consumers:
-            return _Outgoing(consumers, None, None)
+            seen = self._crossing.inside is not None or self._crossing.exchanges  # it is sent, or computed with
+            return _Outgoing(consumers, None, None, seen or not consumers or name in self._model.flow.kept)
         mask = self._open_mask = self._crossing.masks.take(name, self._batch)
         self._mask_images.update(mask.images)
         outbox = self._crossing.outbox
         room = None if outbox is None else outbox((self._batch, *self._model.shape(name)))
-        return _Outgoing(consumers, mask, room)
+        return _Outgoing(consumers, mask, room, name in self._model.flow.kept)
 
     @property
     def _groups(self) -> list[slice]:
         return self._crossing.checks.groups if self._crossing.checks else [slice(0, self._batch)]
 
-    def _pass(self, source: _Source, outgoing: _Outgoing, group: int) -> PassOutput:
+    def _room_for_values(self, name: str, source: _Source, outgoing: _Outgoing) -> np.ndarray | None:
+        """Where a pass writes an activation; None where it is not kept, or nothing new is made."""
+        program = source.program
+        if program is None or program.output is None or not outgoing.kept:
+            return None
+        return self._borrowed.room(name, source.integers.shape[:2], np.int16)
+
+    def _pass(self, source: _Source, outgoing: _Outgoing, group: int, values: np.ndarray | None) -> PassOutput:
         part = self._groups[group]
         checks, linear, mask = self._crossing.checks, source.claim_of, outgoing.mask
         image = None if linear is None or self._crossing.masks is None else self._mask_images[linear.name][part]
@@ -189,12 +209,15 @@ class Walk:
             operands={name: operand[part] for name, operand in source.operands.items()},
             probe_images=tuple(images),
             mask=None if mask is None else mask.words[part],
+            kept=outgoing.kept or source.program is None,
         )
         room = None if outgoing.room is None else outgoing.room.reshape(self._batch, -1)[part]
-        return run_pass(self._dispatch, given, blinded_out=room)
+        written = None if values is None else values[part]
+        return run_pass(self._dispatch, given, values_out=written, blinded_out=room)
 
-    def _judge(self, source: _Source, passes: list[PassOutput]) -> Verified:
-        values = _join([item.values for item in passes])
+    def _judge(self, source: _Source, passes: list[PassOutput], written: np.ndarray | None) -> Verified:
+        parts = [item.values for item in passes if item.values is not None]
+        values = written if written is not None else _join(parts) if parts else None
         if source.claim_of is None:
             return Verified(values)
         examined = Examined(source.claim_of.name, values, _join([item.source_dots for item in passes]))
@@ -248,7 +271,8 @@ class Walk:
 
     def _hold(self, name: str, value: Verified, read_bytes: int) -> None:
         """Keeps a value; `read_bytes` is the size of what it was just made from, still in memory beside it."""
-        self._held[name] = value.values
+        if value.values is not None:
+            self._held[name] = value.values
         groups = (self._held, self._claims, self._mask_images)
         alive = read_bytes + sum(array.nbytes for group in groups for array in group.values())
         self.peak_bytes = max(self.peak_bytes, alive)
@@ -256,6 +280,7 @@ class Walk:
     def _forget(self, index: int) -> None:
         for name in self._model.flow.forgotten_after(index):
             self._held.pop(name, None)
+            self._borrowed.forget(name, self._held.values())
 
 
 def _join(parts: Sequence[Values] | Sequence[Words] | Sequence[Elements]) -> np.ndarray:

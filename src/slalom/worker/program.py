@@ -52,7 +52,11 @@ def make_device(options: WorkerOptions) -> DevicePort:
         return attacks.make(options.attack, options.attack_seed, options.attack_step, options.threads)
     if options.device == "cpu":
         return LocalDevice(options.threads)
-    raise ApiMisuse(f"unknown device {options.device!r:.60}", hint="choose cpu")
+    if options.device == "cuda":
+        from slalom.device.slots import CudaSlotDevice
+
+        return CudaSlotDevice()
+    raise ApiMisuse(f"unknown device {options.device!r:.60}", hint="choose cpu or cuda")
 
 
 class Program:
@@ -63,13 +67,14 @@ class Program:
         self._device = make_device(options)
         self._device.load(plan)
         self._layout = make_layout(plan)
+        self._accelerator = Accelerator.CUDA if options.device == "cuda" else Accelerator.CPU
         self._served: Served | None = None
 
     def seal(self, confinement: Confinement) -> None:
         """Gives up, for good, what was needed to load and is not needed to serve."""
         report = confinement.seal()
         threads = self._options.threads or len(os.sched_getaffinity(0))
-        welcome = Welcome(self._layout.digest, report.encode(), Accelerator.CPU, threads)
+        welcome = Welcome(self._layout.digest, report.encode(), self._accelerator, threads)
         self._served = Served(self._device, self._layout, welcome)
         if self._options.listen is not None:
             sys.stderr.write(f"isolation: {report.summary}\n")

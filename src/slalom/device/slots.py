@@ -1,0 +1,95 @@
+"""A CUDA device that writes its claims where it is told, and works beside who asks it; see `link.port.SlotDevice`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slalom.arithmetic.linear import Words
+from slalom.device.cuda import CudaDevice
+from slalom.device.pinned import as_host_tensor, register_host, unregister_host
+from slalom.device.recording import Recording, Results
+from slalom.errors import ApiMisuse, DeviceError
+from slalom.link.port import AheadRun, Wait
+
+
+class CudaSlotDevice(CudaDevice):
+    """A `SlotDevice` on one CUDA GPU. Memory is pinned where CUDA lets it be, so that copies overlap with kernels."""
+
+    _memory: NDArray[np.uint8] | None = None
+
+    def map_memory(self, memory: NDArray[np.uint8]) -> None:
+        """Pins the memory; where that is refused, copies go through CUDA's own."""
+        self._memory = None
+        with suppress(DeviceError):
+            register_host(memory)
+            self._memory = memory
+
+    def unmap_memory(self) -> None:
+        """Waits for the GPU and lets the memory go."""
+        torch.cuda.synchronize(self.device)
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            unregister_host(memory)
+
+    def begin_compute(self, step_names: Sequence[str], words: Words, outs: Sequence[NDArray[Any]]) -> Sequence[Wait]:
+        """Starts linear steps that read one value; see `CudaDevice.submit_compute`."""
+        return [event.synchronize for event in self.submit_compute(step_names, words, outs)]
+
+    def begin_ahead(self, activation: NDArray[np.int16]) -> AheadRun:
+        """Sends the activation up. Each claim is computed once it has a place to go, in plan order."""
+        self._check_activation(activation)
+        wide = self._is_wide(self.loaded.plan.graph.input.name, activation)
+        names = list(self.loaded.linear_steps)
+
+        def work(placed: Tensor) -> Iterator[Results]:
+            return ((claim,) for _, claim in self.loaded.walk(placed, {}, wide))
+
+        shape, dtype = activation.shape, as_host_tensor(activation).dtype
+        recording = self._recordings.of((("ahead", "slots"), dtype, wide), (shape, dtype), work)
+        self._fill(recording, activation)
+        return _CudaAhead(self, recording, names)
+
+    def place(self, recording: Recording, position: int, name: str, out: NDArray[Any]) -> Wait:
+        """Replays the kernels up to one claim of a recording, and copies it out."""
+        graph, (result,) = recording.segments[position]
+        self._check_out(name, len(recording.source), out, True)
+        with torch.cuda.stream(self._run):
+            graph.replay()
+            sent = self._packed(result) if out.dtype == np.uint8 else result
+        event = self._download(sent, out)
+        if sent is not result:  # a recording's own tensors stay; this one may go once it is copied
+            sent.record_stream(self._down)
+        if position + 1 == len(self.loaded.linear_steps):
+            recording.read.record(self._run)
+            recording.taken.record(self._down)
+        wait: Wait = event.synchronize
+        return wait
+
+    def _packed(self, claim: Tensor) -> Tensor:
+        from slalom.device.kernels.packing import packed_claim
+
+        return packed_claim(claim)
+
+
+class _CudaAhead:
+    """A whole network on its way: claims come in plan order."""
+
+    def __init__(self, device: CudaSlotDevice, recording: Recording, names: Sequence[str]) -> None:
+        self._device = device
+        self._recording = recording
+        self._names = names
+        self._next = 0
+
+    def give(self, position: int, out: NDArray[Any]) -> Wait:
+        """See `AheadRun`. Raises ApiMisuse where it is not the next claim's turn."""
+        if position != self._next:
+            raise ApiMisuse("claims of a network under way come in the plan's order")
+        self._next += 1
+        return self._device.place(self._recording, position, self._names[position], out)
