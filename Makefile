@@ -8,7 +8,7 @@ SOURCES := $(shell find src native -type f -not -name '*.pyc' -not -name '*.so' 
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-slow test-gpu soak test-sanitize lint format bench accuracy clean
+.PHONY: help demo test test-slow test-gpu soak test-sanitize lint format bench accuracy clean fuzz
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,9 @@ accuracy: $(INSTALLED)  ## Fashion-MNIST: accuracy lost to integers, at every le
 
 test-sanitize: $(INSTALLED)  ## the kernels' tests under address and undefined-behaviour sanitizers
 	bash native/sanitize.sh $(BIN)/python
+
+fuzz: $(INSTALLED)  ## every decoder, for ten minutes each
+	$(BIN)/python -m pytest tests/fuzz --fuzz-seconds 600 --timeout 1200
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) build $(CACHE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

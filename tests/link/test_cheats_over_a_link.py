@@ -17,6 +17,7 @@ from tests.link.serving import Servant, nothing_left, options_of, reach
 
 BATCH = 3
 NETWORK = "residual"
+WAYS = [(AHEAD, Bulk.MEMFD), (LAYERWISE, Bulk.MEMFD), (PRIVATE, Bulk.MEMFD), (AHEAD, Bulk.INLINE)]
 ELEMENTS = ("flip_element", "add_2_31", "first_layer", "last_layer")  # change one bit, maybe a high one
 FORMS = ("wrong_shape", "wrong_dtype", "short_answer", "extra_answer", "out_of_order")  # a link sees these itself
 
@@ -29,8 +30,9 @@ def engine() -> Any:
     return TorchEngine()
 
 
-@pytest.mark.parametrize("bulk", [Bulk.MEMFD, Bulk.INLINE], ids=lambda bulk: bulk.name.lower())
-@pytest.mark.parametrize("level", [AHEAD, LAYERWISE, PRIVATE], ids="-".join)
+@pytest.mark.parametrize(
+    ("level", "bulk"), WAYS, ids=[f"{'-'.join(level)}-{bulk.name.lower()}" for level, bulk in WAYS]
+)
 @pytest.mark.parametrize("attack", attacks.names())
 def test_every_cheat_is_refused_over_a_link(attack: str, level: tuple[str, str], bulk: Bulk) -> None:
     cheat = attacks.make(attack, seed=0, step=None, threads=1, engine=engine())
