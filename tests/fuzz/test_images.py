@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from slalom.arithmetic.dispatch import make_dispatch
 from slalom.plan.steps import Preprocessing
 from slalom.trusted.faces import quantise_images
 from slalom.trusted.model import make_model
@@ -49,14 +50,14 @@ def photo_files() -> dict[str, bytes]:
 
 def test_changed_photos_are_refused_or_read(fuzz_seconds: float, tmp_path: Path) -> None:
     files, model = photo_files(), make_model(plan_of("residual"))
-    path = tmp_path / "photo"
+    path, dispatch = tmp_path / "photo", make_dispatch(threads=1)
 
     def attempt(random: np.random.Generator) -> str:
         name = list(files)[int(random.integers(len(files)))]
         path.write_bytes(mutate(files[name], random, number_words(random)))
         pixels = load_photo(Photo(path), PREPROCESSING)
         assert pixels.dtype == np.float32
-        activation = quantise_images(model, pixels[None])
+        activation = quantise_images(model, pixels[None], dispatch)
         assert activation.shape == (1, SIZE, SIZE, 3)
         return f"{name} read"
 

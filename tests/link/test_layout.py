@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 
 import numpy as np
@@ -19,7 +18,7 @@ from slalom.session import Session
 from tests.devices import GRAPH_NAMES, NumpyDevice, case_of, plan_of, same
 from tests.graph_builder import Builder
 from tests.link.lies import LEVELS
-from tests.link.serving import Servant, options_of, reach
+from tests.link.serving import Servant, options_of, reach, wait_until
 
 BATCHES = (2, 5, 1)  # the second makes the memory grow
 
@@ -61,8 +60,8 @@ def test_no_lease_waits_and_all_slots_come_back(
         for batch in BATCHES:
             images, expected = case_of(name, batch)
             assert same(session.run(images), expected)
-        gc.collect()
-        assert [slots.in_use for slots in Watched.made] == [0] * len(Watched.made)
+        # the reader may be about to let go of the last answer
+        assert wait_until(lambda: not any(slots.in_use for slots in Watched.made))
     assert len(Watched.made) >= 4 if micro_batches < 3 else len(Watched.made) >= 2
     assert any(slots.most for slots in Watched.made)
 
