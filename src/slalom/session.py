@@ -17,7 +17,7 @@ from slalom.isolation.secret import SecretMemory
 from slalom.link.port import DevicePort
 from slalom.plan import Plan
 from slalom.reporting import Incident, Outcome, Report, Worker, describe_worker, merge_reports
-from slalom.supervision import Crew, OnFailure, Setup
+from slalom.supervision import Crew, Life, OnFailure, Setup
 from slalom.trusted.policy import Policy, Protection, parse_policy
 from slalom.trusted.session import SessionOptions
 from slalom.worker.options import WorkerOptions
@@ -152,27 +152,28 @@ class Session:
 
     def _attempt(self, images: np.ndarray) -> list[np.ndarray]:
         """Runs a request on one worker after another, until one answers or there is no other way."""
+        life = self._crew.take()
         for attempt in itertools.count(1):
-            life = self._crew.take()
             try:
                 return life.trusted.run(images)
             except _WORKER_FAILURES as error:
                 self._crew.retire(life)
-                outcome = self._outcome(attempt)
+                outcome, following = self._follow(attempt)
                 self._crew.incidents.append(Incident(life.name, type(error).__name__, str(error), outcome))
-                if outcome is Outcome.RAISED:
+                if following is None:
                     raise
-                if outcome is Outcome.COMPUTED_INSIDE:
-                    return self._crew.inside().trusted.run(images)
             finally:
                 self._crew.give_back(life)
+            life = following
         raise DeviceError("no worker answered")
 
-    def _outcome(self, attempt: int) -> Outcome:
+    def _follow(self, attempt: int) -> tuple[Outcome, Life | None]:
+        """What is done about a failed attempt, and where the request goes next."""
         if self._on_failure is OnFailure.ENCLAVE:
-            return Outcome.COMPUTED_INSIDE
-        another = self._on_failure is OnFailure.RETRY and attempt < MAXIMUM_ATTEMPTS and self._crew.lives
-        return Outcome.RETRIED if another else Outcome.RAISED
+            return Outcome.COMPUTED_INSIDE, self._crew.inside()
+        another = self._on_failure is OnFailure.RETRY and attempt < MAXIMUM_ATTEMPTS
+        following = self._crew.take_another() if another else None
+        return (Outcome.RAISED if following is None else Outcome.RETRIED), following
 
 
 def find_source(place: Place, choice: LinkChoice) -> Source:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -108,6 +108,7 @@ class Crew:
         self._past: list[SessionReport] = []
         self._within: Life | None = None if sources else setup.open_inside(plan)
         self._over: str | None = None
+        self._retiring = 0  # lives that are being ended, and perhaps replaced
         self.incidents: list[Incident] = []
         self._open_all(plan, sources)
 
@@ -126,12 +127,14 @@ class Crew:
 
     def take(self) -> Life:
         """A life that no other request has, or the one inside. Raises ApiMisuse where none is left."""
+        return self.take_another() or self.inside()
+
+    def take_another(self) -> Life | None:
+        """A life that no other request has, once there is one; None where none is left."""
         with self._changed:
-            while not self._idle and self._all and self._over is None:
+            while not self._idle and (self._all or self._retiring) and self._over is None:
                 self._changed.wait()
-            if self._idle and self._over is None:
-                return self._idle.pop()
-        return self.inside()
+            return self._idle.pop() if self._idle and self._over is None else None
 
     def inside(self) -> Life:
         """The life without a worker, which requests share in turns. Raises ApiMisuse where there is none."""
@@ -144,38 +147,40 @@ class Crew:
             return self._within
 
     def give_back(self, life: Life) -> None:
-        """Lets the next request have it."""
+        """Lets the next request have it; or ends its worker, where an error that was no worker's ended the life."""
         with self._changed:
-            if life in self._all:
+            if life in self._all and not life.trusted.is_over:
                 self._idle.append(life)
             self._changed.notify()
+        if life.trusted.is_over:
+            with self._retirement():
+                self._end(life)
 
     def retire(self, life: Life) -> None:
         """Ends a life whose worker failed: it is never used again. A fresh one takes its place where there is one."""
-        self._forget(life)
-        self._setup.destroy(life)
-        self._record(life)
-        if self._plan is None or life.source is None or not life.source.fresh or self._over is not None:
-            return
-        try:
-            self._add(self._setup.open(self._plan, life.source))
-        except (DeviceError, WireError) as error:
-            self._left_out(life.source, error)
+        with self._retirement():
+            self._end(life)
+            if life.source is not None and life.source.fresh:
+                self._replace(life.source)
 
     def close(self, reason: str) -> None:
-        """Ends every life. Raises the first DeviceError, with all of them ended."""
+        """Ends every life, one that is being opened too. Raises the first DeviceError, with all of them ended."""
         with self._changed:
             self._over = self._over or reason
             lives = list(self._all) + ([self._within] if self._within else [])
             self._changed.notify_all()
         failures = []
         for life in lives:
-            self._forget(life)
+            if not self._forget(life) and life is not self._within:
+                continue  # another thread ends it
             try:
                 self._setup.close(life)
             except DeviceError as error:
                 failures.append(error)
             self._record(life)
+        with self._changed:
+            while self._retiring:
+                self._changed.wait()
         if failures:
             raise failures[0]
 
@@ -198,17 +203,49 @@ class Crew:
 
     def _add(self, life: Life) -> None:
         with self._changed:
-            self._all.append(life)
-            self._idle.append(life)
-            self._changed.notify()
+            over = self._over is not None
+            if not over:
+                self._all.append(life)
+                self._idle.append(life)
+                self._changed.notify()
+        if over:
+            self._setup.destroy(life)
 
-    def _forget(self, life: Life) -> None:
+    @contextlib.contextmanager
+    def _retirement(self) -> Iterator[None]:
+        """Meanwhile a request that finds no life waits for what comes of it, and so does the end of the session."""
         with self._changed:
-            if life in self._all:
+            self._retiring += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._retiring -= 1
+                self._changed.notify_all()
+
+    def _replace(self, source: Source) -> None:
+        if self._plan is None or self._over is not None:
+            return
+        try:
+            self._add(self._setup.open(self._plan, source))
+        except (DeviceError, WireError) as error:
+            self._left_out(source, error)
+
+    def _end(self, life: Life) -> None:
+        if self._forget(life):
+            self._setup.destroy(life)
+            self._record(life)
+
+    def _forget(self, life: Life) -> bool:
+        """Takes a life away from all requests; whether it was there, and is the caller's to end."""
+        with self._changed:
+            known = life in self._all
+            if known:
                 self._all.remove(life)
             if life in self._idle:
                 self._idle.remove(life)
             self._changed.notify_all()
+            return known
 
     def _record(self, life: Life) -> None:
         """Keeps the figures of a life that ended, once it holds nothing any more."""

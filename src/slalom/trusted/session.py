@@ -124,6 +124,11 @@ class TrustedSession:
             peak_in_flight_bytes=self._peak_in_flight,
         )
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was closed, or ended by a failure."""
+        return self._ended is not None
+
     def prepare_masks(self, images: int) -> None:
         """Makes the masks for one request of `images` ahead of it. Does nothing at levels without masks.
 
