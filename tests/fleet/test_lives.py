@@ -1,4 +1,4 @@
-"""The lives of a session: who waits for whom while a worker is replaced, what ends with the session, whose key is whose."""
+"""The lives of a session: who waits while a worker is replaced, what ends with the session, whose key is whose."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def in_a_thread(call: Callable[[], Any]) -> Future[Any]:
     def fulfil() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - carried to the thread that waits
             future.set_exception(error)
 
     threading.Thread(target=fulfil, daemon=True).start()
@@ -204,7 +204,7 @@ def test_a_session_goes_on_after_a_fault_at_every_level_and_place(
         second = session._crew.lives[0]
         assert second is not first and first.trusted.is_over
         assert bytes(second.trusted._randomness._key.buffer) != key
-        with pytest.raises(Exception, match="wiped|destroyed"):
+        with pytest.raises(Exception, match=r"wiped|destroyed"):
             first.trusted._randomness.draw_stream()
         assert same(session.run(IMAGES), EXPECTED)
         assert [incident.outcome for incident in session.report.incidents] == [
