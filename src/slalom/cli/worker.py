@@ -13,7 +13,7 @@ from slalom.cli.screen import guarded
 from slalom.errors import ApiMisuse
 from slalom.isolation.level import parse_isolation
 from slalom.link.endpoint import Transport, parse_endpoint
-from slalom.worker.boot import worker_command
+from slalom.worker.boot import ENVIRONMENT_DEFAULTS, worker_command
 from slalom.worker.options import WorkerOptions
 
 DEVICES = ("cpu", "cuda")
@@ -54,4 +54,4 @@ def worker_command_line(
     )
     command = worker_command(options)
     # LOAD-BEARING: a fresh interpreter, for NumPy has started threads in this one that no confinement would hold
-    os.execv(command[0], command)
+    os.execve(command[0], command, {**ENVIRONMENT_DEFAULTS, **os.environ})

@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from slalom.errors import DeviceError, SlalomError
 from slalom.plan import Plan
-from slalom.worker.boot import worker_command
+from slalom.worker.boot import ENVIRONMENT_DEFAULTS, worker_command
 from slalom.worker.options import StartFailure, WorkerOptions
 
 # What an engine may want to know of the machine; whatever else is in the environment is none of a worker's business.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
+_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -139,4 +139,5 @@ def _start(options: WorkerOptions) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name.startswith(_PREFIXES)}
+    given = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name.startswith(_PREFIXES)}
+    return {**ENVIRONMENT_DEFAULTS, **given}

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 from slalom.worker.options import WorkerOptions
+
+# OpenMP's threads wait for each other by spinning, 300,000 times by default: on processors that are busy with anything
+# else, the trusted side among it, a worker then stands still for most of its time.
+ENVIRONMENT_DEFAULTS = MappingProxyType({"GOMP_SPINCOUNT": "1000"})
 
 _PROGRAM = (
     "import json, os, sys; sys.path[:] = json.loads(sys.argv[1]); "
