@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -33,7 +34,8 @@ def offline_network(model: str, options: NetworkOptions) -> Iterator[Network]:
         return
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, model, options), daemon=True)
-    process.start()
+    with _interrupts_held():
+        process.start()
     theirs.close()
     try:
         content, origin = _receive(ours)
@@ -43,6 +45,26 @@ def offline_network(model: str, options: NetworkOptions) -> Iterator[Network]:
         process.join(0 if process.exitcode is None else _END_SECONDS)
         process.terminate()
         process.join(_END_SECONDS)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Holds back what the keyboard says: for this process until afterwards, for one that is started here for good.
+
+    An interrupt is for the process that the user started; half-way through a start it would leave the other one to
+    explain, with a traceback, what it was not told.
+    """
+    resource_tracker.ensure_running()  # before, for it would let interrupts through again
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a new process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+    if held and callable(handler):
+        handler(signal.SIGINT, None)
 
 
 def _ask(pipe: Connection, batch: np.ndarray) -> np.ndarray:
@@ -63,7 +85,6 @@ def _receive(pipe: Connection) -> Any:
 
 def _serve(pipe: Connection, model: str, options: NetworkOptions) -> None:
     """The other process: the plan first, then the float network's answers until nobody asks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that the user started
     try:
         network = compile_network(model, options)
         pipe.send((network.plan.to_bytes(), network.origin))

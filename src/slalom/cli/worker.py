@@ -10,7 +10,7 @@ import typer
 
 from slalom.cli.arguments import require_positive
 from slalom.cli.screen import guarded
-from slalom.errors import ApiMisuse
+from slalom.errors import ApiMisuse, ModelError
 from slalom.isolation.level import parse_isolation
 from slalom.link.endpoint import Transport, parse_endpoint
 from slalom.worker.boot import ENVIRONMENT_DEFAULTS, worker_command
@@ -43,6 +43,7 @@ def worker_command_line(
         require_attack(attack)
     if allow_shm and endpoint.transport is Transport.UNIX:
         raise ApiMisuse("--allow-shm is for tcp: over a unix socket memory comes as a descriptor")
+    _require_readable(plan)
     options = WorkerOptions(
         plan=str(plan.resolve()),
         listen=str(endpoint),
@@ -55,3 +56,11 @@ def worker_command_line(
     command = worker_command(options)
     # LOAD-BEARING: a fresh interpreter, for NumPy has started threads in this one that no confinement would hold
     os.execve(command[0], command, {**ENVIRONMENT_DEFAULTS, **os.environ})
+
+
+def _require_readable(plan: Path) -> None:
+    """Raises ModelError for a file that cannot be opened, which a confined worker could not name."""
+    try:
+        plan.open("rb").close()
+    except OSError as error:
+        raise ModelError(f"cannot read plan {plan}: {error.strerror}") from error

@@ -19,6 +19,11 @@ from slalom.worker.options import StartFailure, WorkerOptions
 # What an engine may want to know of the machine; whatever else is in the environment is none of a worker's business.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 _PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
+_UNUSABLE = {
+    StartFailure.OPTIONS: "options are",
+    StartFailure.PLAN: "plan is",
+    StartFailure.PLACE: "place to listen is",
+}
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -100,7 +105,7 @@ def start_error(code: int) -> SlalomError | None:
     if code == StartFailure.DEVICE:
         return DeviceError("the worker's device cannot be had", hint="slalom doctor says what is missing")
     if code in list(StartFailure):
-        return DeviceError(f"the worker could not start: its {StartFailure(code).name.lower()} is not usable")
+        return DeviceError(f"the worker could not start: its {_UNUSABLE[StartFailure(code)]} of no use")
     return None
 
 
