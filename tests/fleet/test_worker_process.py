@@ -26,7 +26,7 @@ from tests.fleet.sources import nothing_leaks
 IMAGES, EXPECTED = case_of("residual", 4)
 CHOICE = LinkChoice("auto", 1, 20.0, WorkerOptions(isolation="off"))
 ALLOWED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-ALLOWED_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
+ALLOWED_PREFIXES = ("GOMP_", "KMP_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
 
 
 def worker_of(session: Session) -> int:
