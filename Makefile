@@ -40,7 +40,7 @@ format: $(INSTALLED)  ## rewrite the files as ruff would have them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## fused pass, linear engine and protection levels, measured here
+bench: $(INSTALLED)  ## plain engines, every level and the kernels, measured here
 	$(BIN)/slalom bench efficientnet_lite0
 
 accuracy: $(INSTALLED)  ## Fashion-MNIST: accuracy lost to integers, at every level

@@ -19,6 +19,7 @@ from slalom.plan import Plan
 from slalom.reporting import Incident, Outcome, Report, Worker, describe_worker, merge_reports
 from slalom.supervision import Crew, Life, OnFailure, Setup
 from slalom.trusted.policy import Policy, Protection, parse_policy
+from slalom.trusted.recorder import Recorder
 from slalom.trusted.session import SessionOptions
 from slalom.worker.options import WorkerOptions
 
@@ -46,7 +47,8 @@ class Session:
     workers and of this process. bulk: how arrays cross: auto, memfd, shm or inline.
     threads: of the trusted side, all cores by default. isa: numpy, portable, avx2 or avx512, the fastest by default.
     micro_batches: parts of a batch in flight at once. timeout_seconds bounds every wait for a worker.
-    worker_device: what spawned workers compute on, cpu or cuda.
+    worker_device: what spawned workers compute on, cpu or cuda; worker_threads: of their engine, all cores by default.
+    recorder: takes down when each side worked on what.
     attack: lets spawned workers be the named cheating device, for demonstrations.
 
     Thread-safe: requests wait for a free worker. Raises ApiMisuse for arguments that do not fit together, DeviceError
@@ -70,6 +72,8 @@ class Session:
         micro_batches: int = 2,
         timeout_seconds: float = 120.0,
         worker_device: str = "cpu",
+        worker_threads: int | None = None,
+        recorder: Recorder | None = None,
         attack: str | None = None,
     ) -> None:
         if not isinstance(plan, Plan):
@@ -77,12 +81,14 @@ class Session:
         self.policy: Policy = parse_policy(protection, check, rounds, schedule)
         self.plan_digest = plan.digest
         self._on_failure = _parse_on_failure(on_failure)
-        options = SessionOptions(self.policy, micro_batches, timeout_seconds, SecretMemory)
+        options = SessionOptions(self.policy, micro_batches, timeout_seconds, SecretMemory, recorder)
         if attack is not None:
             from slalom.attacks.table import require_attack  # no part of what runs inside a TEE
 
             require_attack(attack)
-        worker = WorkerOptions(device=worker_device, isolation=parse_isolation(isolation).value, attack=attack)
+        worker = WorkerOptions(
+            device=worker_device, threads=worker_threads, isolation=parse_isolation(isolation).value, attack=attack
+        )
         sources = self._find_sources(device, LinkChoice(bulk, micro_batches, timeout_seconds, worker))
         if not all(isinstance(source, ObjectSource) for source in sources):
             harden_process(parse_isolation(isolation))

@@ -126,3 +126,17 @@ def test_compiling_and_evaluating_imports_no_torch_into_the_trusted_process(tmp_
     result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False, timeout=120)
     assert (result.returncode, result.stderr) == (0, "")
     assert "same top-1" in result.stdout
+
+
+def test_what_only_a_comparison_of_engines_needs(plan_file: Path, without: Without, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    for package, what, options in (
+        ("matplotlib", "a report", ("--report", page)),
+        ("openvino", "an OpenVINO row", ("--baselines", "openvino")),
+    ):
+        result = without({package}, "bench", plan_file, "--quick", *options)
+        assert (result.returncode, result.stdout) == (2, "")
+        line, hint = result.stderr.splitlines()
+        assert line == f"slalom: {what} needs {package}, which is not installed"
+        assert hint == "  hint: install the bench extra, see the README"
+    assert not page.exists()

@@ -43,9 +43,9 @@ class BoundaryRow:
     ratio: float
 
 
-def measure_round_trip(plan: Plan) -> RoundTrip:
-    """Pings one worker. Raises DeviceError where it cannot be started."""
-    device = make_source("spawn", LinkChoice("auto", 1, 60.0, WorkerOptions())).open()
+def measure_round_trip(plan: Plan, worker_device: str = "cpu") -> RoundTrip:
+    """Pings one worker that computes on `worker_device`. Raises DeviceError where it cannot be started."""
+    device = make_source("spawn", LinkChoice("auto", 1, 60.0, WorkerOptions(device=worker_device))).open()
     if not isinstance(device, RemoteDevice):
         raise TypeError("a spawned worker is reached over a link")
     try:

@@ -8,7 +8,10 @@ Configuration is made here and passed down; nothing below reads the environment.
     app                      the commands by name
     evaluate, evaluate_view  `eval`: what it does, what it shows
     compile, inspect         `compile`, `inspect`
-    bench, bench_view        `bench`: what it does, what it shows
+    bench, bench_arguments   `bench`: what it does, from words to what is measured
+    bench_view               `bench`: kernels and the whole document
+    comparison_view          `bench`: rows side by side as tables
+    bench_page, bench_plots  `bench`: the same as a page
     gramine                  `gramine-manifest`
     network                  from the MODEL argument to a plan
     arguments                checks of what every command takes, before any work

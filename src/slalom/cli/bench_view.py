@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,105 +12,73 @@ from rich.table import Table
 from rich.text import Text
 
 from slalom.bench.boundary import BoundaryRow, RoundTrip
+from slalom.bench.comparison import Comparison, comparison_document
 from slalom.bench.engine import EngineRow
 from slalom.bench.fused import FusedRow
-from slalom.bench.levels import LevelRow
-from slalom.cli.screen import SEPARATE, data_console, plain_table, printable, readable_seconds
-from slalom.plan import Plan
-
-
-@dataclass(frozen=True)
-class NetworkMeasurements:
-    """The rows of one network."""
-
-    plan: Plan
-    batch_size: int
-    levels: list[LevelRow]
-    round_trip: RoundTrip
-    boundary: list[BoundaryRow]
+from slalom.bench.provenance import processor
+from slalom.cli.comparison_view import print_comparison
+from slalom.cli.screen import SEPARATE, data_console, plain_table, print_titled, printable, readable_seconds
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """All rows of one run; `network` is None where only the kernels were measured."""
+    """All figures of one run; `comparison` is None where only the kernels were measured, and `round_trip` is None and
+    `boundary` empty where the boundary was not."""
 
     isa: str
     fused: list[FusedRow]
     engine: list[EngineRow]
-    network: NetworkMeasurements | None = None
+    comparison: Comparison | None = None
+    round_trip: RoundTrip | None = None
+    boundary: tuple[BoundaryRow, ...] = ()
 
 
 def bench_document(taken: Measurements) -> dict[str, Any]:
-    """Every row by the names of its fields: nanoseconds an element, GMAC/s, images/s, seconds."""
-    network = taken.network
+    """Every row by the names of its fields: nanoseconds an element, GMAC/s, images/s, seconds, bytes."""
+    found = taken.comparison
     return {
         "processor": processor(),
         "isa": taken.isa,
-        "platform": SEPARATE,
+        "platform": SEPARATE if found is None else found.platform,
         "fused_pass": [dataclasses.asdict(row) | {"ratio": row.ratio} for row in taken.fused],
         "linear_engine": [dataclasses.asdict(row) for row in taken.engine],
-        "model": None if network is None else network.plan.graph.model,
-        "plan_digest": None if network is None else network.plan.digest,
-        "batch_size": None if network is None else network.batch_size,
-        "levels": [] if network is None else [dataclasses.asdict(row) for row in network.levels],
-        "round_trip": None if network is None else dataclasses.asdict(network.round_trip),
-        "boundary": [] if network is None else [dataclasses.asdict(row) for row in network.boundary],
+        "model": None if found is None else found.model,
+        "plan_digest": None if found is None else found.plan_digest,
+        "side_by_side": None if found is None else comparison_document(found),
+        "round_trip": None if taken.round_trip is None else dataclasses.asdict(taken.round_trip),
+        "boundary": [dataclasses.asdict(row) for row in taken.boundary],
     }
 
 
 def print_measurements(taken: Measurements) -> None:
     """The tables, on stdout."""
     console = data_console()
-    console.print(Text(f"{printable(processor())}; {SEPARATE}"))
     one = f"{taken.isa}, one thread"
-    _print(
+    console.print(Text(f"{printable(processor())}; {SEPARATE}"))
+    print_titled(
         console,
         f"trusted pass, {one}: nanoseconds an element",
         fused_table(taken.fused),
         "the copy moves as many bytes, half read and half written, in turns with the pass",
     )
-    _print(
+    print_titled(
         console,
         f"trusted linear engine, {one}: GMAC/s",
         engine_table(taken.engine),
         "words are what masks take; float64 is NumPy's product of the same matrices",
     )
-    if taken.network is not None:
-        _print_network(console, taken.network)
+    if taken.comparison is not None:
+        console.print()
+        print_comparison(taken.comparison)
+    if taken.round_trip is not None:
+        _print_boundary(console, taken.round_trip, taken.boundary)
 
 
-def _print_network(console: Console, network: NetworkMeasurements) -> None:
-    model = f"{printable(network.plan.graph.model)}, batches of {network.batch_size}"
-    _print(
-        console,
-        f"{model}: images/s (simulation)",
-        levels_table(network.levels),
-        "trusted, device, masks: busy time an image; masks are made ahead",
-    )
-    trip = network.round_trip
+def _print_boundary(console: Console, trip: RoundTrip, rows: tuple[BoundaryRow, ...]) -> None:
     spread = f"p10 - p90 {readable_seconds(trip.p10)} - {readable_seconds(trip.p90)}"
-    _print(
-        console,
-        f"the boundary, {model}: images/s",
-        boundary_table(network.boundary),
-        f"an empty message to the worker and back: median {readable_seconds(trip.median)}, {spread}",
-    )
-
-
-def _print(console: Console, title: str, table: Table, caption: str) -> None:
-    console.print(Text(f"\n{title}", style="bold"))
-    console.print(table)
-    console.print(Text(caption, style="dim"))
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    caption = f"an empty message to the worker and back: median {readable_seconds(trip.median)}, {spread}"
+    title = "the boundary, a device on the CPU in this process and in its own: images/s"
+    print_titled(console, title, boundary_table(rows), caption)
 
 
 def fused_table(rows: list[FusedRow]) -> Table:
@@ -138,25 +105,9 @@ def engine_table(rows: list[EngineRow]) -> Table:
     return table
 
 
-def boundary_table(rows: list[BoundaryRow]) -> Table:
+def boundary_table(rows: Sequence[BoundaryRow]) -> Table:
     """The device in a spawned worker beside one in this process."""
     table = plain_table(("level",), ("in process", "spawned", "ratio"))
     for row in rows:
         table.add_row(row.level, f"{row.in_process:.1f}", f"{row.spawned:.1f}", f"{row.ratio:.2f}x")
-    return table
-
-
-def levels_table(rows: list[LevelRow]) -> Table:
-    """Every level beside the plain float network."""
-    table = plain_table(("level",), ("median", "slowest", "fastest", "of float", "trusted", "device", "masks"))
-    for row in rows:
-        busy = (row.trusted_seconds, row.device_seconds, row.mask_seconds)
-        table.add_row(
-            row.name,
-            f"{row.images_per_second:.1f}",
-            f"{row.slowest:.1f}",
-            f"{row.fastest:.1f}",
-            "-" if row.ratio is None else f"{row.ratio:.2f}x",
-            *(readable_seconds(seconds) if seconds else "-" for seconds in busy),
-        )
     return table

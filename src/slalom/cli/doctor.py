@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from slalom.cli.bench_view import processor
+from slalom.bench.provenance import processor
 from slalom.cli.screen import data_console, guarded, print_json, printable, waiting
 from slalom.diagnosis import OPTIONAL, Diagnosis, Trial, diagnose
 

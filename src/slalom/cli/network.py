@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slalom.bench.evaluate import FloatNetwork, noise_images
+from slalom.bench.float_timing import Question
 from slalom.cli.arguments import require_positive
 from slalom.cli.screen import waiting
 from slalom.errors import ApiMisuse, ModelError, SlalomError
@@ -20,8 +21,6 @@ from slalom.plan import Plan
 from slalom.plan.steps import Preprocessing
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from slalom.zoo.catalogue import ZooEntry
 
 NOISE_COUNT = 16
@@ -46,11 +45,13 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class Network:
-    """A plan and, where it was compiled here, the float network. `origin` says where the weights come from."""
+    """A plan and, where it was compiled here, the float network. `origin` says where the weights come from; `ask`
+    reaches the process that can time the float network, where there is one (ModelError where it cannot)."""
 
     plan: Plan
     float_network: FloatNetwork | None
     origin: str
+    ask: Callable[[Question], object] | None = None
 
 
 def is_plan_file(model: str) -> bool:
@@ -115,6 +116,7 @@ def _foreign_code(model: str, doing: str) -> Iterator[None]:
 def _compile(model: str, options: NetworkOptions) -> Network:
     import torch
 
+    from slalom.bench.torch_baseline import TorchNetwork
     from slalom.importer import CompileOptions
     from slalom.importer import compile as compile_network
     from slalom.zoo.catalogue import load_module
@@ -137,20 +139,8 @@ def _compile(model: str, options: NetworkOptions) -> Network:
             classes=loaded.entry.class_names(),
         )
 
-    return Network(plan, _float_network(loaded.module), loaded.entry.weights)
-
-
-def _float_network(module: nn.Module) -> FloatNetwork:
-    """The module as a function of arrays: rows of its first output."""
-    import torch
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            outputs = module(torch.from_numpy(batch))
-        first: np.ndarray = (outputs[0] if isinstance(outputs, tuple | list) else outputs).numpy()
-        return first.reshape(len(first), -1)
-
-    return run
+    network = TorchNetwork(loaded.module)
+    return Network(plan, network, loaded.entry.weights, network.answer)
 
 
 def _face(model: str, entry: ZooEntry, options: NetworkOptions) -> tuple[Preprocessing | None, tuple[int, ...]]:

@@ -1,14 +1,14 @@
 """Compiling, and the float network, in a process of their own: the process that will hold secrets imports no torch.
 
 That process is the owner's own and is trusted as far as any compiler is; it sees the calibration images and the images
-that the float network is compared on, never a key, a mask or a probe.
+that the float network is compared or timed on, never a key, a mask or a probe.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from slalom.bench.float_timing import Question, TellVersions, Versions
 from slalom.cli.network import Network, NetworkOptions, compile_network, is_plan_file, load_network
 from slalom.errors import ModelError
 from slalom.plan import Plan
@@ -32,14 +33,32 @@ def offline_network(model: str, options: NetworkOptions) -> Iterator[Network]:
     if is_plan_file(model):
         yield load_network(model, options)
         return
+    with _process(_serve_network, model, options) as pipe:
+        content, origin = _receive(pipe)
+        plan = Plan.from_bytes(content)
+        yield Network(plan, lambda batch: _ask(pipe, batch), origin, lambda question: _ask(pipe, question))
+
+
+@contextmanager
+def offline_timing(model: str, options: NetworkOptions) -> Iterator[Network]:
+    """As `offline_network`, and for a plan file another process too, which can time what needs no network."""
+    with offline_network(model, options) as network:
+        if network.ask is not None:
+            yield network
+            return
+        with _process(_serve_machine) as pipe:
+            yield Network(network.plan, None, network.origin, lambda question: _ask(pipe, question))
+
+
+@contextmanager
+def _process(serve: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, model, options), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, *arguments), daemon=True)
     with _interrupts_held():
         process.start()
     theirs.close()
     try:
-        content, origin = _receive(ours)
-        yield Network(Plan.from_bytes(content), lambda batch: _ask(ours, batch), origin)
+        yield ours
     finally:
         ours.close()
         process.join(0 if process.exitcode is None else _END_SECONDS)
@@ -67,10 +86,9 @@ def _interrupts_held() -> Iterator[None]:
         handler(signal.SIGINT, None)
 
 
-def _ask(pipe: Connection, batch: np.ndarray) -> np.ndarray:
-    pipe.send(batch)
-    answer: np.ndarray = _receive(pipe)
-    return answer
+def _ask(pipe: Connection, question: np.ndarray | Question) -> Any:
+    pipe.send(question)
+    return _receive(pipe)
 
 
 def _receive(pipe: Connection) -> Any:
@@ -83,14 +101,48 @@ def _receive(pipe: Connection) -> Any:
     return answer
 
 
-def _serve(pipe: Connection, model: str, options: NetworkOptions) -> None:
+def _serve_network(pipe: Connection, model: str, options: NetworkOptions) -> None:
     """The other process: the plan first, then the float network's answers until nobody asks."""
-    try:
+
+    def compiled() -> Callable[[Any], object]:
         network = compile_network(model, options)
         pipe.send((network.plan.to_bytes(), network.origin))
-        while network.float_network is not None:
-            pipe.send(network.float_network(pipe.recv()))
+        return lambda question: _answer(network, question)
+
+    _serve(pipe, compiled)
+
+
+def _serve_machine(pipe: Connection) -> None:
+    """The other process where there is no network to compile; it knows little where torch is not installed."""
+
+    def prepared() -> Callable[[Any], object]:
+        try:
+            from slalom.bench.torch_baseline import answer_machine
+        except ModuleNotFoundError:
+            return lambda question: Versions("", "") if isinstance(question, TellVersions) else None
+        return answer_machine
+
+    _serve(pipe, prepared)
+
+
+def _serve(pipe: Connection, prepare: Callable[[], Callable[[Any], object]]) -> None:
+    try:
+        answer = prepare()
+        while True:
+            question = pipe.recv()
+            try:
+                pipe.send(answer(question))
+            except ModelError as error:  # this question has no answer; the next may have
+                pipe.send(error)
     except (EOFError, BrokenPipeError):
         return
     except BaseException as error:  # noqa: BLE001 - carried to the process that waits, which raises it
         pipe.send(error)
+
+
+def _answer(network: Network, question: Any) -> object:
+    if isinstance(question, np.ndarray) and network.float_network is not None:
+        return network.float_network(question)
+    if network.ask is None:
+        raise ModelError("there is no float network to time")
+    return network.ask(question)

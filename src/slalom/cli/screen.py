@@ -24,6 +24,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from slalom.errors import SlalomError
 from slalom.reporting import Worker
@@ -101,6 +102,13 @@ def plain_table(words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def print_titled(console: Console, title: str, table: Table, caption: str) -> None:
+    """A table under its title, with a line that explains it."""
+    console.print(Text(f"\n{title}", style="bold"))
+    console.print(table)
+    console.print(Text(caption, style="dim"))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from slalom.trusted.model import TrustedModel, make_model
 from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.probes import ProbeSource, make_probe_source
 from slalom.trusted.randomness import KeyMemory, PlainMemory, Randomness
+from slalom.trusted.recorder import Recorder, Side
 from slalom.trusted.soundness import bits, union_error
 from slalom.trusted.transport import Carrier, Outputs, Traffic
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
@@ -34,12 +35,13 @@ from slalom.trusted.workspace import Workspace
 @dataclass(frozen=True)
 class SessionOptions:
     """How a session runs. `micro_batches`: how many parts of a batch are in flight; `timeout_seconds` bounds waits;
-    `key_memory` gives memory of so many bytes in which the key is kept."""
+    `key_memory` gives memory of so many bytes in which the key is kept; `recorder` takes down when each side worked."""
 
     policy: Policy
     micro_batches: int = 2
     timeout_seconds: float = 120.0
     key_memory: Callable[[int], KeyMemory] = PlainMemory
+    recorder: Recorder | None = None
 
     def __post_init__(self) -> None:
         if type(self.micro_batches) is not int or self.micro_batches < 1:
@@ -98,7 +100,7 @@ class TrustedSession:
         self._inside = self._prepare_inside(plan)
         self._probes = self._prepare_probes(plan)
         self._masks = self._prepare_masks()
-        self._traffic = Traffic()
+        self._traffic = Traffic(recorder=options.recorder)
         self._workspace = Workspace()
         self._images = 0
         self._exposed = 0
@@ -214,13 +216,13 @@ class TrustedSession:
 
     def _drive(self, generators: Sequence[WalkGenerator], parts: Sequence[np.ndarray]) -> list[Outputs]:
         if self._device is None or self._policy.protection is Protection.ENCLAVE:
-            return [self._finish(generator) for generator in generators]
+            return [self._finish(generator, index) for index, generator in enumerate(generators)]
         carrier = Carrier(self._device, self._traffic, self._options.timeout_seconds)
         if self._policy.exchanges:
             return carrier.exchange_all(generators)
         return carrier.follow(generators, parts, self._model.linear_steps)
 
-    def _finish(self, generator: WalkGenerator) -> Outputs:
+    def _finish(self, generator: WalkGenerator, index: int) -> Outputs:
         begin = time.perf_counter()
         try:
             next(generator)
@@ -228,7 +230,9 @@ class TrustedSession:
             outputs: Outputs = finished.value
             return outputs
         finally:
-            self._traffic.trusted_seconds += time.perf_counter() - begin
+            end = time.perf_counter()
+            self._traffic.trusted_seconds += end - begin
+            self._traffic.record("output", Side.TRUSTED, index, begin, end)
         raise DeviceError("a step asked for a device where there is none")
 
     def _run_on_device(self, parts: Sequence[np.ndarray]) -> list[Outputs]:

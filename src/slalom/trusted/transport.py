@@ -16,13 +16,14 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from slalom.errors import DeviceError, IntegrityError, SlalomError
 from slalom.link.port import Claim, DevicePort
 from slalom.link.remote import RemoteDevice
+from slalom.trusted.recorder import Recorder, Side, Span
 from slalom.trusted.walk import Ask, Claims, WalkGenerator
 
 Outputs = list[np.ndarray]
@@ -33,17 +34,22 @@ QUEUE_LIMIT = 4
 
 _STOP_TRIES = 40
 _STOP_WAIT_SECONDS = 0.025
+_END: Any = object()
 
 
 @dataclass
 class Traffic:
-    """What crossed the boundary, and how long each side worked. Seconds are busy time, summed over threads."""
+    """What crossed the boundary, and how long each side worked. Seconds are busy time, summed over threads.
+
+    `recorder`, where there is one, takes down when it was.
+    """
 
     bytes_to_device: int = 0
     bytes_from_device: int = 0
     device_seconds: float = 0.0
     trusted_seconds: float = 0.0
     exchanges: int = 0
+    recorder: Recorder | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def sent(self, words: np.ndarray) -> None:
@@ -57,6 +63,11 @@ class Traffic:
         with self._lock:
             self.bytes_from_device += sum(claim.nbytes for claim in claims if isinstance(claim, np.ndarray))
             self.device_seconds += seconds
+
+    def record(self, step: str, side: Side, micro_batch: int, begin: float, end: float) -> None:
+        """Takes a span down, if somebody wants to know."""
+        if self.recorder is not None:
+            self.recorder.add(Span(step, side, micro_batch, begin, end))
 
 
 class Carrier:
@@ -78,11 +89,11 @@ class Carrier:
                 index, walk, collect = turns.popleft()
                 claims = None if collect is None else collect(self._timeout_seconds)
                 try:
-                    ask = self._advance(walk, claims)
+                    ask = self._advance(walk, claims, index)
                 except StopIteration as finished:
                     outputs[index] = finished.value
                     continue
-                turns.append((index, walk, lane.submit(ask)))
+                turns.append((index, walk, lane.submit(ask, index)))
             lane.settle()
         finally:
             lane.stop()
@@ -102,18 +113,18 @@ class Carrier:
         """
         lane = _AheadLane(self._device, activations, self._traffic, steps)
         try:
-            outputs = [self._follow_one(walk, lane) for walk in walks]
+            outputs = [self._follow_one(walk, lane, index) for index, walk in enumerate(walks)]
             lane.settle()
             return outputs
         finally:
             lane.stop()
 
-    def _follow_one(self, walk: WalkGenerator, lane: _AheadLane) -> Outputs:
+    def _follow_one(self, walk: WalkGenerator, lane: _AheadLane, index: int) -> Outputs:
         early: dict[str, np.ndarray] = {}
         claims: Claims | None = None
         while True:
             try:
-                ask = self._advance(walk, claims)
+                ask = self._advance(walk, claims, index)
             except StopIteration as finished:
                 if early:
                     name = next(iter(early))
@@ -123,12 +134,16 @@ class Carrier:
                 return outputs
             claims = [lane.claim_of(step.name, early, self._timeout_seconds) for step in ask.steps]
 
-    def _advance(self, walk: WalkGenerator, claims: Claims | None) -> Ask:
-        begin = time.perf_counter()
+    def _advance(self, walk: WalkGenerator, claims: Claims | None, index: int) -> Ask:
+        begin, leads_to = time.perf_counter(), "output"
         try:
-            return next(walk) if claims is None else walk.send(claims)
+            ask = next(walk) if claims is None else walk.send(claims)
+            leads_to = ask.steps[0].name
+            return ask
         finally:
-            self._traffic.trusted_seconds += time.perf_counter() - begin
+            end = time.perf_counter()
+            self._traffic.trusted_seconds += end - begin
+            self._traffic.record(leads_to, Side.TRUSTED, index, begin, end)
 
     def run_whole(self, activations: Sequence[np.ndarray]) -> list[Sequence[object]]:
         """What the device answers for each whole network: nothing of it is known."""
@@ -144,8 +159,8 @@ class Carrier:
 class _Lane(Protocol):
     """How exchanges reach one device."""
 
-    def submit(self, ask: Ask) -> Collect:
-        """Sends an ask on its way, and gives the function that waits for its claims."""
+    def submit(self, ask: Ask, index: int = 0) -> Collect:
+        """Sends an ask of a micro-batch on its way, and gives the function that waits for its claims."""
 
     def settle(self) -> None:
         """Makes sure that the device has said no more than it was asked."""
@@ -161,15 +176,17 @@ class _LinkLane:
         self._device = device
         self._traffic = traffic
 
-    def submit(self, ask: Ask) -> Collect:
+    def submit(self, ask: Ask, index: int = 0) -> Collect:
         """Sends an ask; several may be on their way."""
         words = _require_words(ask)
         self._traffic.sent(words)
+        begin = time.perf_counter()
         ticket = self._device.submit([step.name for step in ask.steps], words)
 
         def collect(timeout_seconds: float) -> Claims:
             claims = ticket.result(timeout_seconds)
             self._traffic.received(claims, ticket.seconds)
+            self._traffic.record(ask.steps[0].name, Side.DEVICE, index, begin, begin + ticket.seconds)
             return claims
 
         return collect
@@ -191,9 +208,9 @@ class _ComputeLane:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="slalom-device", daemon=True).start()
 
-    def submit(self, ask: Ask) -> Collect:
+    def submit(self, ask: Ask, index: int = 0) -> Collect:
         """Lets the device compute an ask when it comes up."""
-        return partial(_wait, self._enqueue(lambda: self._compute(ask)))
+        return partial(_wait, self._enqueue(lambda: self._compute(ask, index)))
 
     def submit_whole(self, activation: np.ndarray) -> Future[Sequence[object]]:
         """The future outputs of a whole network."""
@@ -222,7 +239,7 @@ class _ComputeLane:
         while (work := self._work.get()) is not None:
             work()
 
-    def _compute(self, ask: Ask) -> Claims:
+    def _compute(self, ask: Ask, index: int) -> Claims:
         words = _require_words(ask)
         self._traffic.sent(words)
         begin = time.perf_counter()
@@ -231,7 +248,9 @@ class _ComputeLane:
         if type(claims) not in (list, tuple):
             raise IntegrityError("the device's answer is not a list of claims", step=ask.steps[0].name)
         claims = tuple(claims)  # the device may still hold the list
-        self._traffic.received(claims, time.perf_counter() - begin)
+        end = time.perf_counter()
+        self._traffic.received(claims, end - begin)
+        self._traffic.record(ask.steps[0].name, Side.DEVICE, index, begin, end)
         return claims
 
     def _run_whole(self, activation: np.ndarray) -> Sequence[object]:
@@ -314,12 +333,28 @@ class _AheadLane:
         for activation in activations:
             self._traffic.sent(activation)
         if isinstance(device, RemoteDevice):
-            yield from _timed(device.follow(activations), self._traffic)
+            yield from self._timed(device.follow(activations), 0)
             return
-        for activation in activations:
+        for index, activation in enumerate(activations):
             # LOAD-BEARING: a copy, for the walk reads the activation while the device may write to its own
-            yield from _timed(device.run_ahead(activation.copy()), self._traffic)
+            yield from self._timed(device.run_ahead(activation.copy()), index)
             yield None
+
+    def _timed(self, claims: Iterator[Claim | None], index: int) -> Iterator[Claim | None]:
+        """The same claims, each counted with the time it was waited for; `index` is of the first micro-batch."""
+        while True:
+            begin = time.perf_counter()
+            claim = next(claims, _END)
+            if claim is _END:
+                return
+            if claim is not None and (type(claim) is not Claim or type(claim.step) is not str):
+                raise DeviceError("the device sent something that is not a claim")
+            end = time.perf_counter()
+            self._traffic.received(() if claim is None else (claim.words,), end - begin)
+            if claim is not None and claim.step in self._steps:
+                self._traffic.record(claim.step, Side.DEVICE, index, begin, end)
+            index += claim is None
+            yield claim
 
 
 def _settle(device: DevicePort) -> None:
@@ -363,16 +398,3 @@ def _device_failure(error: BaseException) -> SlalomError:
     failure = DeviceError(f"the device failed with {type(error).__name__}")
     failure.__cause__ = error
     return failure
-
-
-def _timed(claims: Iterator[Claim | None], traffic: Traffic) -> Iterator[Claim | None]:
-    end = object()
-    while True:
-        begin = time.perf_counter()
-        claim = next(claims, end)
-        if claim is end:
-            return
-        if claim is not None and (type(claim) is not Claim or type(claim.step) is not str):
-            raise DeviceError("the device sent something that is not a claim")
-        traffic.received(() if claim is None else (claim.words,), time.perf_counter() - begin)
-        yield claim

@@ -1,0 +1,133 @@
+"""One protection level on so many trusted cores: requests timed, masks ready, bytes and busy times counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from slalom.bench.cores import kept_to_cores
+from slalom.bench.rows import Row, Stages, rates_of
+from slalom.bench.timing import Effort, time_requests
+from slalom.plan import Plan
+from slalom.reporting import Report, Worker
+from slalom.session import Session
+from slalom.trusted.policy import Protection
+from slalom.trusted.recorder import Recorder, Span
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How levels are run: `places` as `Session` takes them, `worker_device` of spawned ones, `isa` of the kernels."""
+
+    places: tuple[str, ...]
+    worker_device: str
+    micro_batches: int
+    isa: str | None
+
+    def open(self, plan: Plan, level: Protection, cores: int, recorder: Recorder | None = None) -> Session:
+        """A session with so many trusted threads; a spawned CPU worker has as many, of its own."""
+        return Session(
+            plan,
+            protection=level,
+            device=list(self.places),
+            threads=cores,
+            isa=self.isa,
+            micro_batches=self.micro_batches,
+            worker_device=self.worker_device,
+            worker_threads=cores if self.worker_device == "cpu" else None,
+            recorder=recorder,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What every level is measured on: the same images [B, ...] of one plan."""
+
+    plan: Plan
+    images: np.ndarray
+    arrangement: Arrangement
+    effort: Effort
+
+
+@dataclass(frozen=True)
+class LevelFound:
+    """A row, and the workers that answered."""
+
+    row: Row
+    workers: tuple[Worker, ...]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One request of a level: its spans, in seconds from its beginning."""
+
+    level: str
+    cores: int
+    batch: int
+    spans: tuple[Span, ...]
+
+
+def measure_level(trial: Trial, level: Protection, cores: int) -> LevelFound:
+    """Requests at a level. Raises what `Session` raises."""
+    images = trial.images
+    with trial.arrangement.open(trial.plan, level, cores) as session, kept_to_cores(cores):
+        _request(session, images)
+        before = session.report
+        seconds = time_requests(lambda: session.run(images), trial.effort, lambda: session.prepare_masks(len(images)))
+        row = _row(trial, level, cores, seconds, (before, session.report))
+        return LevelFound(row, session.workers)
+
+
+def measure_timeline(trial: Trial, level: Protection, cores: int) -> Timeline:
+    """The spans of one request, after one that warmed up."""
+    recorder = Recorder()
+    with trial.arrangement.open(trial.plan, level, cores, recorder) as session, kept_to_cores(cores):
+        for _ in range(2):
+            recorder.take()
+            _request(session, trial.images)
+    spans = recorder.take()
+    begin = min((span.begin for span in spans), default=0.0)
+    moved = tuple(span._replace(begin=span.begin - begin, end=span.end - begin) for span in spans)
+    return Timeline(level.value, cores, len(trial.images), moved)
+
+
+def _request(session: Session, images: np.ndarray) -> None:
+    session.prepare_masks(len(images))
+    session.run(images)
+
+
+def _row(
+    trial: Trial, level: Protection, cores: int, seconds: tuple[float, ...], reports: tuple[Report, Report]
+) -> Row:
+    before, after = reports
+    count = after.images - before.images
+    rate, latency = rates_of(seconds, len(trial.images))
+    up = (after.bytes_to_device - before.bytes_to_device) / count
+    down = (after.bytes_from_device - before.bytes_from_device) / count
+    return Row(
+        name=level.value,
+        in_tee=level is Protection.ENCLAVE,
+        cores=cores,
+        batch=len(trial.images),
+        micro_batches=trial.arrangement.micro_batches,
+        requests=len(seconds),
+        rate=rate,
+        latency=latency,
+        bytes_to_device=up,
+        bytes_from_device=down,
+        memory_bytes=(up + down) * (2 if level.masked else 1),
+        stages=_stages(before, after),
+    )
+
+
+def _stages(before: Report, after: Report) -> Stages:
+    count = after.images - before.images
+    trusted = (after.trusted_seconds - before.trusted_seconds) / count
+    return Stages(
+        trusted=trusted,
+        wait=max(0.0, (after.seconds - before.seconds) / count - trusted),
+        device=(after.device_seconds - before.device_seconds) / count,
+        masks=(after.mask_seconds - before.mask_seconds) / count,
+        setup=after.setup_seconds,
+    )
