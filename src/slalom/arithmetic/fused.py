@@ -147,7 +147,7 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     shape_of_ranges = (batch, count, _range_multiple(batch), parts)
     dots = (source_dots, output_dots)
     _native.fused_pass(dispatch.isa.code, dispatch.team, shape_of_ranges, source, native_program, output, dots)
-    if program is None:
+    if program is None and values_out is None:
         values = given.source
     return PassOutput(values, source_dots[0], output_dots[0], blinded)
 
