@@ -56,7 +56,7 @@ def test_counts_below_one(option: str, value: int) -> None:
     assert_refused(result, ApiMisuse, f"{option} must be at least 1, not {value}", hint=False)
 
 
-@pytest.mark.parametrize("option", ("--threads", "--batch-size"))
+@pytest.mark.parametrize("option", ("--batch-size", "--micro-batches"))
 def test_counts_below_one_in_bench(option: str) -> None:
     assert_refused(slalom("bench", "no_such_network", option, 0), ApiMisuse, "at least 1", hint=False)
 
