@@ -94,8 +94,8 @@ def _draw_roofline(
     ends = [min(sizes) / 3, max(sizes) * 3]
     for index, (name, rate) in enumerate(lines):
         label = f"{name}: {readable_bytes(rate)}/s"
-        look = {"color": _LINES[index % len(_LINES)], "linestyle": _DASHES[index % len(_DASHES)], "linewidth": 1.3}
-        axes.plot(ends, [rate / end for end in ends], label=label, **look)
+        colour, dash = _LINES[index % len(_LINES)], _DASHES[index % len(_DASHES)]
+        axes.plot(ends, [rate / end for end in ends], label=label, color=colour, linestyle=dash, linewidth=1.3)
     if found.limits.gpu_rate:
         label = f"compute, plain GPU: {readable_rate(found.limits.gpu_rate)}/s"
         axes.axhline(found.limits.gpu_rate, color="black", linestyle="--", linewidth=1.2, label=label)
