@@ -73,6 +73,26 @@ def test_best_effort_goes_on_and_says_so(missing: str) -> None:
     assert "'no new privileges'" not in ended.stdout
 
 
+def test_a_worker_that_compiles_is_not_said_to_be_restricted() -> None:
+    code = """
+made = begin_confinement(Isolation.BEST_EFFORT, compiles=True).seal()
+print(made.missing, os.spawnlp(os.P_WAIT, "true", "true"))
+"""
+    ended = run(START + code)
+    assert "'landlock'" in ended.stdout and "'seccomp'" in ended.stdout, ended.stderr
+    assert "'no new privileges'" not in ended.stdout
+    assert ended.stdout.strip().endswith(" 0")
+
+
+def test_a_worker_that_compiles_cannot_be_strict() -> None:
+    ended = run(START + REFUSED.replace("Isolation.STRICT", "Isolation.STRICT, compiles=True"))
+    assert ended.stdout.splitlines() == [
+        "a worker cannot be isolated strictly: landlock is missing | a worker that compiles kernels while it runs must "
+        "start programs: use a worker on the CPU, or ask for best-effort isolation",
+        "0 True",
+    ], ended.stderr
+
+
 @needs_strict
 def test_strict_refuses_when_the_kernel_refuses_the_filter() -> None:
     code = """

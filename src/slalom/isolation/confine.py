@@ -22,6 +22,9 @@ from slalom.isolation.process import forbid_dumps
 from slalom.isolation.report import NETWORK_ABI, SCOPES_ABI, IsolationReport
 
 _STANDARD = frozenset((0, 1, 2))
+_COMPILES = "a worker that compiles kernels while it runs must start programs: use a worker on the CPU"
+_NO_LANDLOCK = LandlockOffer(0, None, _COMPILES)
+_NO_SECCOMP = SeccompOffer(False, None, _COMPILES)
 
 
 @dataclass
@@ -62,6 +65,7 @@ def begin_confinement(
     keep: Collection[int] = (),
     parent: int | None = None,
     gpu: bool = False,
+    compiles: bool = False,
 ) -> Confinement:
     """Confines this process, for good: call it in a fresh worker before NumPy or torch is imported.
 
@@ -69,15 +73,17 @@ def begin_confinement(
     Folders of `sys.path` become readable: start the worker with `-P`, or the folder it starts in is one. `keep` are
     the descriptors that stay open beside 0, 1 and 2. `parent` is the process that started the worker: the kernel kills
     the worker when the *thread* that started it ends, at every level. `gpu` opens the device files of a GPU.
+    `compiles` says that the worker makes its kernels when they are first used, and so starts a compiler and writes
+    files: neither its files nor its system calls are restricted then, and the report says so.
 
     Raises ApiMisuse for a path that does not exist, and DeviceError at `strict` for the first protection that this
-    machine lacks, before anything but the parent death signal is in force.
+    machine lacks or this worker cannot have, before anything but the parent death signal is in force.
     """
     report = IsolationReport(parent_death_signal=_die_with(parent))
     if level is Isolation.OFF:
         return Confinement(level, report)
     files = list_files(readable, writable, gpu=gpu)
-    landlock, seccomp = find_landlock(), find_seccomp()
+    landlock, seccomp = (_NO_LANDLOCK, _NO_SECCOMP) if compiles else (find_landlock(), find_seccomp())
     if level is Isolation.STRICT:
         _check_offers(landlock, seccomp)
     report = replace(report, no_core_dumps=all(forbid_dumps()), relaxed_for_gpu=gpu)

@@ -49,6 +49,7 @@ def _run(arguments: list[str]) -> int:
                 keep=_descriptors(options, listener),
                 parent=options.parent,
                 gpu=options.device == "cuda",
+                compiles=options.device == "cuda",
             )
         _load(options, confinement).serve(listener)
     except _StoppedError as stopped:
