@@ -6,6 +6,7 @@
 
 #include "fused.hpp"
 #include "isa.hpp"
+#include "linear.hpp"
 #include "team.hpp"
 
 namespace nb = nanobind;
@@ -22,6 +23,16 @@ const FusedKernels& kernels(int isa) {
         default: break;
     }
     throw nb::value_error("unknown instruction set");
+}
+
+const LinearKernels& linear_kernels(int isa) {
+    switch (static_cast<Isa>(isa)) {
+#if defined(__x86_64__)
+        case Isa::avx2: return linear_avx2;
+        case Isa::avx512: return linear_avx512;
+#endif
+        default: return linear_portable;
+    }
 }
 
 // The first element of an array of `count` elements, or null for None. The buffer is let go at once: the arguments keep
@@ -88,6 +99,7 @@ void read_program(FusedPass& pass, const nb::tuple& program) {
 void read_output(FusedPass& pass, const nb::tuple& output) {
     const size_t total = pass.batch * pass.count;
     pass.activation_out = data_of<int16_t>(output[0], total);
+    pass.activation_stride = pass.count;
     pass.real_out = data_of<float>(output[1], total);
     pass.image_count = read_probes(nb::cast<nb::tuple>(output[2]), pass.count, pass.probe_images);
     pass.mask = data_of<const int32_t>(output[3], total);
@@ -118,7 +130,6 @@ struct Dots {
         }
     }
 
-private:
     static void add(uint64_t* total, const uint64_t* more, size_t count) {
         constexpr uint64_t prime = (uint64_t{1} << 51) - 129;
         for (size_t i = 0; i < count; ++i) {
@@ -158,6 +169,121 @@ void fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tupl
     sums.sum(ranges.parts);
 }
 
+// A maximum pool whose windows take the rows of an image one after another, so that bands of rows are independent: the
+// activation of a band stays in a buffer, in the cache, and only its maxima are written.
+struct Pooling {
+    PoolGeometry geometry;
+    int16_t *scratch, *pooled;
+    size_t band;  // elements of the largest band; the scratch of one part has room for `pooling_items` of them
+
+    // The elements of the image rows that output row `row` reads.
+    size_t first(size_t row) const { return static_cast<size_t>(geometry.rows[3 * row]) * row_elements(); }
+    size_t last(size_t row) const { return static_cast<size_t>(geometry.rows[3 * row + 1]) * row_elements(); }
+    size_t row_elements() const { return static_cast<size_t>(geometry.input_width * geometry.channels); }
+    size_t outputs() const {
+        return static_cast<size_t>(geometry.output_height * geometry.output_width * geometry.channels);
+    }
+};
+
+constexpr size_t pooling_items = 4;  // that share the probes of a band, while their activations fit the second cache
+
+// pool: (rows, columns, output rows, output columns, width, channels, scratch, pooled, largest band)
+Pooling read_pooling(const nb::tuple& pool, const FusedPass& pass, size_t most) {
+    Pooling pooling{};
+    PoolGeometry& g = pooling.geometry;
+    g.output_height = nb::cast<int64_t>(pool[2]);
+    g.output_width = nb::cast<int64_t>(pool[3]);
+    g.input_width = nb::cast<int64_t>(pool[4]);
+    g.channels = nb::cast<int64_t>(pool[5]);
+    pooling.band = nb::cast<size_t>(pool[8]);
+    if (g.output_height < 1 || g.output_width < 1 || g.input_width < 1 || g.channels < 1)
+        throw nb::value_error("a pool of nothing");
+    g.rows = data_of<const int64_t>(pool[0], 3 * static_cast<size_t>(g.output_height));
+    g.columns = data_of<const int64_t>(pool[1], 3 * static_cast<size_t>(g.output_width));
+    pooling.scratch = data_of<int16_t>(pool[6], most * pooling_items * pooling.band);
+    pooling.pooled = data_of<int16_t>(pool[7], pass.batch * pooling.outputs());
+    const bool whole = g.rows && g.columns && pooling.scratch && pooling.pooled;
+    if (!whole || pass.activation_out || pass.real_out || pass.mask || pass.image_count || !pass.operation_count)
+        throw nb::value_error("a pass that pools writes maxima alone");
+    size_t place = 0;
+    for (size_t row = 0; row < static_cast<size_t>(g.output_height); ++row) {
+        const size_t begin = pooling.first(row), end = pooling.last(row);
+        if (begin != place || end <= begin || end - begin > pooling.band || g.rows[3 * row + 2] != 1)
+            throw nb::value_error("the windows of a pass that pools do not follow one another");
+        place = end;
+    }
+    for (int64_t column = 0; column < g.output_width; ++column) {
+        const int64_t* window = g.columns + 3 * column;
+        if (window[0] < 0 || window[1] <= window[0] || window[1] > g.input_width || window[2] < 1)
+            throw nb::value_error("a window reaches outside the image");
+    }
+    if (place != pass.count) throw nb::value_error("the windows of a pass that pools leave something out");
+    return pooling;
+}
+
+// Some items of one band: the pass into `scratch`, the maxima out of it, the dots added to those of the part.
+void pool_band(const FusedKernels& kernels, const LinearKernels& linear, const FusedPass& pass, const Pooling& pooling,
+               size_t row, size_t item, size_t items, int16_t* scratch, uint64_t* dots) {
+    uint64_t found[pooling_items * maximum_probes];
+    FusedPass own = pass;
+    const size_t place = item * pass.count;
+    own.batch = items;
+    own.begin = pooling.first(row);
+    own.end = pooling.last(row);
+    own.claims = pass.claims == nullptr ? nullptr : pass.claims + place;
+    own.packed = pass.packed == nullptr ? nullptr : pass.packed + 3 * place;
+    own.activation = pass.activation == nullptr ? nullptr : pass.activation + place;
+    own.mask_image = pass.mask_image == nullptr ? nullptr : pass.mask_image + place;
+    for (size_t k = 0; k < pass.operation_count; ++k)
+        if (own.operations[k].operand != nullptr) own.operations[k].operand += item * own.operations[k].length;
+    int16_t* const image = scratch - own.begin;  // where element 0 of the first item would be
+    own.activation_out = image;
+    own.activation_stride = pooling.band;
+    own.stream_values = false;
+    own.source_dots = found;
+    own.output_dots = found;  // there are none
+    kernels.pass(own);
+    for (size_t k = 0; k < items; ++k)
+        linear.pool_maximum(pooling.geometry, image + k * pooling.band, pooling.pooled + (item + k) * pooling.outputs(),
+                            static_cast<int64_t>(row), static_cast<int64_t>(row) + 1);
+    Dots::add(dots + item * pass.probe_count, found, items * pass.probe_count);
+}
+
+// As fused_pass, but what is written is the maximum of each window; parts are ranges of output rows.
+void fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple output,
+                       nb::tuple pool, nb::tuple dots) {
+    FusedPass pass{};
+    pass.batch = nb::cast<size_t>(shape[0]);
+    pass.count = nb::cast<size_t>(shape[1]);
+    const size_t most = nb::cast<size_t>(shape[2]);
+    if (most == 0) throw nb::value_error("a pass has at least one range");
+    read_source(pass, source);
+    read_program(pass, program);
+    read_output(pass, output);
+    const Pooling pooling = read_pooling(pool, pass, most);
+    const size_t count = pass.batch * pass.probe_count;
+    uint64_t* const sums = data_of<uint64_t>(dots[0], most * count);
+    if (sums == nullptr || (pass.claims != nullptr) + (pass.packed != nullptr) + (pass.activation != nullptr) != 1 ||
+        (pass.mask_image != nullptr && pass.claims == nullptr))
+        throw nb::value_error("the fused pass lacks an array");
+    const Ranges ranges(0, static_cast<size_t>(pooling.geometry.output_height), 1, most);
+    const FusedKernels& chosen = kernels(isa);
+    const LinearKernels& linear = linear_kernels(isa);
+    nb::gil_scoped_release released;
+    auto work = [&](size_t part) {
+        uint64_t* const own = sums + part * count;
+        for (size_t k = 0; k < count; ++k) own[k] = 0;
+        int16_t* const scratch = pooling.scratch + part * pooling_items * pooling.band;
+        for (size_t row = ranges.edge(part); row < ranges.edge(part + 1); ++row)
+            for (size_t item = 0; item < pass.batch; item += pooling_items) {
+                const size_t left = pass.batch - item, items = left < pooling_items ? left : pooling_items;
+                pool_band(chosen, linear, pass, pooling, row, item, items, scratch, own);
+            }
+    };
+    team.run(ranges.parts, work);
+    for (size_t part = 1; part < ranges.parts; ++part) Dots::add(sums, sums + part * count, count);
+}
+
 using Factor = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Product = nb::ndarray<uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
@@ -173,6 +299,10 @@ void field_multiply(int isa, Factor a, Factor b, Product product) {
 void bind_fused(nb::module_& module) {
     module.def("fused_pass", &fused_pass, nb::arg("isa"), nb::arg("team"), nb::arg("shape"), nb::arg("source"),
                nb::arg("program"), nb::arg("output"), nb::arg("dots"), "The fused pass; see slalom.arithmetic.fused.");
+    module.attr("POOLING_ITEMS") = pooling_items;
+    module.def("fused_pass_pooled", &fused_pass_pooled, nb::arg("isa"), nb::arg("team"), nb::arg("shape"),
+               nb::arg("source"), nb::arg("program"), nb::arg("output"), nb::arg("pool"), nb::arg("dots"),
+               "The fused pass that keeps maxima alone; see slalom.arithmetic.fused.");
     module.def("field_multiply", &field_multiply, nb::arg("isa"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
                nb::arg("product").noconvert(), "Elementwise a * b mod p for elements of the field.");
 }

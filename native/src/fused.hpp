@@ -47,6 +47,7 @@ struct FusedPass {
     size_t operation_count;     // 0: the activation passes through; else the first is an affine
     float inverse, limit;       // requantisation, where activation_out is given
     int16_t* activation_out;    // may be null where real_out is given, nothing is computed, or nobody reads it
+    size_t activation_stride;   // elements from one item to the next in activation_out: count, or fewer in a buffer
     float* real_out;            // may be null
     const uint64_t* probe_images[maximum_probes];
     size_t image_count;

@@ -50,6 +50,9 @@ inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& t
     const auto place = [&](const auto* array, const auto* nothing) {
         return array == nullptr || last ? nothing : array + next;
     };
+    const size_t next_out = range.item + 1 < pass.batch ? (range.item + 1) * pass.activation_stride + range.begin
+                                                        : range.begin + range.count;
+    const bool no_activation = pass.activation_out == nullptr || pass.stream_values || last;
     // three bytes an element: 2 * next here and next in `place`. Asked for, never read, so the type does not matter.
     const uint8_t* packed = pass.packed == nullptr ? nullptr : pass.packed + 2 * next;
     const auto* claims = pass.packed == nullptr
@@ -58,7 +61,7 @@ inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& t
                                    place(packed, reinterpret_cast<const uint8_t*>(tile.source)));
     return {claims, place(pass.mask_image, tile.source), place(pass.mask, tile.source),
             place(pass.stream ? nullptr : pass.blinded, tile.source),
-            place(pass.stream_values ? nullptr : pass.activation_out, tile.output)};
+            no_activation ? tile.output : pass.activation_out + next_out};
 }
 
 // y[i] = word(i), a vector at a time and then one at a time; meanwhile asks for the lines to be written next.
@@ -228,7 +231,10 @@ inline void write_output(const FusedPass& pass, const Range& range, const Ahead&
         __builtin_memcpy(pass.real_out + place, tile.real, range.count * sizeof(float));
         return;
     }
-    if (pass.activation_out != nullptr) write_activation(pass, pass.activation_out + place, tile.output, range.count);
+    if (pass.activation_out != nullptr) {
+        int16_t* const to = pass.activation_out + range.item * pass.activation_stride + range.begin;
+        write_activation(pass, to, tile.output, range.count);
+    }
     if (pass.mask == nullptr) return;
     if (pass.stream) {
         blind<true>(pass, range, ahead, tile.output, [](int32_t* to, Words v) { stream_vector(to, v); });
@@ -291,7 +297,9 @@ inline void run_merged(const FusedPass& pass, const Range& range, const Probes& 
     at.packed = pass.packed + 3 * place;
     at.mask_image = pass.mask_image + place;
     at.mask = pass.mask + place;
-    at.activation = pass.activation_out == nullptr ? nullptr : pass.activation_out + place;
+    at.activation = pass.activation_out == nullptr
+                        ? nullptr
+                        : pass.activation_out + range.item * pass.activation_stride + range.begin;
     at.blinded = pass.blinded + place;
     at.probe = probes.tile[0];
     at.probe_image = images.tile[0];

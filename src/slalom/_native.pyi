@@ -10,6 +10,8 @@ SCRATCH_ELEMENTS: int
 
 def supported_isas() -> list[str]: ...
 
+POOLING_ITEMS: int
+
 class Team:
     def __init__(self, threads: int) -> None: ...
     def close(self) -> None: ...
@@ -21,6 +23,16 @@ def fused_pass(
     source: tuple[Any, ...],
     program: tuple[Any, ...],
     output: tuple[Any, ...],
+    dots: tuple[Any, ...],
+) -> None: ...
+def fused_pass_pooled(
+    isa: int,
+    team: Team,
+    shape: tuple[Any, ...],
+    source: tuple[Any, ...],
+    program: tuple[Any, ...],
+    output: tuple[Any, ...],
+    pool: tuple[Any, ...],
     dots: tuple[Any, ...],
 ) -> None: ...
 def field_multiply(isa: int, a: NDArray[Any], b: NDArray[Any], product: NDArray[Any]) -> None: ...

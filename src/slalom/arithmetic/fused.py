@@ -8,12 +8,12 @@ and never judges: comparing the dots is the checker's business.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from slalom import _native
 from slalom.arithmetic import field
@@ -29,18 +29,21 @@ from slalom.arithmetic.pointwise import (
     Program,
     run_program,
 )
+from slalom.arithmetic.pooling import pool_reference, window_words
 from slalom.errors import ApiMisuse
-from slalom.plan.steps import Function
+from slalom.plan.steps import Function, Pool, Reduction, Shape
 
 Words = NDArray[np.int32]
 Values = NDArray[np.int16] | NDArray[np.float32]
 Packed = NDArray[np.uint8]
+Scratch = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
 
 _TILE_COUNT = 1024  # as in dots.inl
 _RANGE_ELEMENTS = 2**16  # of all items together: some 20 microseconds, many times what handing it over takes
 _PARTS_PER_THREAD = 4  # so that a thread that was held up does not hold up the rest
+_POOLED_PARTS_PER_THREAD = 2  # each of them has its own scratch
 _STREAM_VALUES = 2**22  # the same size in int16: too large to be in the caches when it is read next
 _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
 _MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
@@ -49,6 +52,23 @@ _UINT8 = np.dtype(np.uint8)
 PACKED_SIZE = 3  # bytes of a packed claim
 PACKED_LIMIT = 2**23  # |y| below it fits them
 _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A maximum pool of the activation [B, H, W, C], `shape` being (H, W, C): only the maxima are written.
+
+    Its row windows take the rows one after another, each once: then a few rows of an activation suffice for a row of
+    maxima, and stay in the cache until they are pooled.
+    """
+
+    step: Pool
+    shape: Shape
+
+    @property
+    def count(self) -> int:
+        """The maxima of one item."""
+        return len(self.step.rows) * len(self.step.columns) * self.shape[2]
 
 
 @dataclass(frozen=True, repr=False)  # a representation would show masks and probes
@@ -61,7 +81,8 @@ class PassInput:
     probes: for each round uint64 [M] in F_p. program: None lets an int16 activation pass unchanged.
     operands: int16 [B, P] by name. probe_images: uint64 [M] in F_p, one per (consumer, round) of the output.
     mask: int32 [B, M] or None; the blinded output is q + mask mod 2**32. kept: whether anybody reads the activation
-    itself again, which else is dotted and blinded and never written.
+    itself again, which else is dotted and blinded and never written. pooling: what the activation is pooled by, where
+    nobody reads it but a pool.
     """
 
     source: NDArray[Any]
@@ -72,15 +93,16 @@ class PassInput:
     probe_images: tuple[Elements, ...]
     mask: Words | None
     kept: bool = True
+    pooling: Pooling | None = None
 
 
 @dataclass(frozen=True, repr=False)
 class PassOutput:
     """What one pass gives.
 
-    values: int16 or float32 [B, M], or None where they were not to be kept. source_dots: uint64 [B, probes],
-    <y, s> mod p. output_dots: uint64 [B, probe_images], <q, t> mod p. blinded: int32 [B, M], q + mask mod 2**32, or
-    None without a mask.
+    values: int16 or float32 [B, M], or the maxima, int16 [B, outputs], or None where they were not to be kept.
+    source_dots: uint64 [B, probes], <y, s> mod p. output_dots: uint64 [B, probe_images], <q, t> mod p. blinded: int32
+    [B, M], q + mask mod 2**32, or None without a mask.
     """
 
     values: Any
@@ -90,16 +112,24 @@ class PassOutput:
 
 
 def run_pass(
-    dispatch: Dispatch, given: PassInput, *, values_out: Values | None = None, blinded_out: Words | None = None
+    dispatch: Dispatch,
+    given: PassInput,
+    *,
+    values_out: Values | None = None,
+    blinded_out: Words | None = None,
+    scratch: Scratch = aligned_empty,
 ) -> PassOutput:
     """One pass over all elements; `values_out` and `blinded_out` receive the outputs where given.
 
-    Raises ApiMisuse for arrays whose shapes or types do not fit together.
+    `scratch` gives memory that a pass which pools needs while it runs. Raises ApiMisuse for arrays whose shapes or
+    types do not fit together.
     """
     _validate(given)
     _validate_outputs(given, values_out, blinded_out)
     if dispatch.isa is Isa.NUMPY:
         return _run_reference(given, values_out, blinded_out)
+    if given.pooling is not None:
+        return _run_pooled(dispatch, given, given.pooling, values_out, scratch)
     return _run_native(dispatch, given, values_out, blinded_out)
 
 
@@ -152,6 +182,34 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     return PassOutput(values, source_dots[0], output_dots[0], blinded)
 
 
+def _run_pooled(
+    dispatch: Dispatch, given: PassInput, pooling: Pooling, values_out: Any, scratch: Scratch
+) -> PassOutput:
+    batch, count = given.source.shape[:2]
+    height, width, channels = pooling.shape
+    rows, columns = window_words(pooling.step.rows, height), window_words(pooling.step.columns, width)
+    band = int((rows[:, 1] - rows[:, 0]).max()) * width * channels
+    band = -(-band // 32) * 32  # whole cache lines
+    parts = min(len(rows), dispatch.threads * _POOLED_PARTS_PER_THREAD) if dispatch.threads > 1 else 1
+    values = aligned_empty((batch, pooling.count), np.int16) if values_out is None else values_out
+    room = scratch((parts, _native.POOLING_ITEMS, band), np.int16)
+    claims, packed, activation = (
+        given.source if given.source.dtype == kind else None for kind in (_INT32, _UINT8, _INT16)
+    )
+    dots = np.empty((parts, batch, len(given.probes)), np.uint64)
+    _native.fused_pass_pooled(
+        dispatch.isa.code,
+        dispatch.team,
+        (batch, count, parts),
+        (claims, packed, activation, given.mask_image, given.probes),
+        _encode_program(given.program, given.operands),
+        (None, None, (), None, None, False, False),
+        (rows, columns, len(rows), len(columns), width, channels, room, values, band),
+        (dots,),
+    )
+    return PassOutput(values, dots[0], np.empty((batch, 0), np.uint64), None)
+
+
 def _range_multiple(batch: int) -> int:
     """Whole tiles, and enough of them that a range is worth handing to a thread."""
     return max(1, _RANGE_ELEMENTS // (batch * _TILE_COUNT)) * _TILE_COUNT
@@ -187,6 +245,9 @@ def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Wor
     blinded = None
     if given.mask is not None:
         blinded = (values.astype(np.int32).view(np.uint32) + given.mask.view(np.uint32)).view(np.int32)
+    if given.pooling is not None:
+        images = values.reshape(len(values), *given.pooling.shape)
+        values = np.ascontiguousarray(pool_reference(given.pooling.step, images)).reshape(len(values), -1)
     return PassOutput(
         _deliver(values, values_out) if given.kept or given.program is None else None,
         _dots(source, given.probes),
@@ -241,12 +302,28 @@ def _validate(given: PassInput) -> None:
     if given.program is not None:
         _validate_program(given.program, given)
         _require(given.kept or given.program.output is not None, "real outputs are always kept")
+    if given.pooling is not None:
+        _validate_pooling(given, given.pooling)
+
+
+def _validate_pooling(given: PassInput, pooling: Pooling) -> None:
+    quantised = given.program is not None and given.program.output is not None
+    _require(quantised and given.kept, "only activations that are kept are pooled")
+    _require(given.mask is None and not given.probe_images, "an activation that is pooled is neither dotted nor masked")
+    _require(pooling.step.reduction is Reduction.MAXIMUM, "only a maximum is taken as the pass goes")
+    fits = len(pooling.shape) == 3 and math.prod(pooling.shape) == given.source.shape[1]
+    _require(fits, "the image that is pooled has another size")
+    window_words(pooling.step.columns, pooling.shape[1])
+    rows = window_words(pooling.step.rows, pooling.shape[0])
+    follow = [0, *rows[:, 1]] == [*rows[:, 0], pooling.shape[0]] and (rows[:, 2] == 1).all()
+    _require(bool(follow) and len(pooling.step.columns) > 0, "the windows do not take the rows one after another")
 
 
 def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> None:
     real = given.program is not None and given.program.output is None
     if values_out is not None:
-        _require_array(values_out, _FLOAT32 if real else _INT16, given.source.shape[:2], "values_out")
+        count = given.source.shape[1] if given.pooling is None else given.pooling.count
+        _require_array(values_out, _FLOAT32 if real else _INT16, (len(given.source), count), "values_out")
     if blinded_out is not None:
         _require(given.mask is not None, "blinded_out needs a mask")
         _require_array(blinded_out, _INT32, given.source.shape[:2], "blinded_out")

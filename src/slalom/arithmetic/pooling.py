@@ -27,9 +27,9 @@ def pool(dispatch: Dispatch, step: Pool, x: npt.NDArray[np.int16], out: Room = a
     """
     if x.dtype != np.int16 or x.ndim != 4:
         raise ApiMisuse(f"a pool takes a batch of int16 images, not {x.dtype} {x.shape}")
-    rows, columns = _window_words(step.rows, x.shape[1]), _window_words(step.columns, x.shape[2])
+    rows, columns = window_words(step.rows, x.shape[1]), window_words(step.columns, x.shape[2])
     if dispatch.isa is Isa.NUMPY:
-        return _pool_reference(step, x)
+        return pool_reference(step, x)
     maximum = step.reduction is Reduction.MAXIMUM
     kernel = _native.pool_maximum if maximum else _native.pool_sum
     y = out((x.shape[0], len(rows), len(columns), x.shape[3]), np.int16 if maximum else np.int32)
@@ -37,15 +37,15 @@ def pool(dispatch: Dispatch, step: Pool, x: npt.NDArray[np.int16], out: Room = a
     return y
 
 
-def _window_words(windows: Sequence[Window], extent: int) -> npt.NDArray[np.int64]:
-    """[count, 3] of start, stop, step; every window has an index, and all are inside the image."""
+def window_words(windows: Sequence[Window], extent: int) -> npt.NDArray[np.int64]:
+    """int64 [count, 3] of start, stop, step. Raises ApiMisuse for a window that is empty or outside 0..extent."""
     for window in windows:
         if not (0 <= window.start < window.stop <= extent and window.step >= 1):
             raise ApiMisuse(f"{window} is empty or reaches outside 0..{extent}")
     return np.array([(window.start, window.stop, window.step) for window in windows], dtype=np.int64).reshape(-1, 3)
 
 
-def _pool_reference(step: Pool, x: npt.NDArray[np.int16]) -> Pooled:
+def pool_reference(step: Pool, x: npt.NDArray[np.int16]) -> Pooled:
     """Rows first, then columns: both reductions allow it."""
     values: Pooled = x if step.reduction is Reduction.MAXIMUM else x.astype(np.int32)
     for axis, windows in ((1, step.rows), (2, step.columns)):

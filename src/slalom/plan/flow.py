@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from slalom.plan.steps import Graph, Linear
+from slalom.plan.steps import Activation, Graph, Linear, Pointwise, Pool, Reduction, Window
 from slalom.plan.validation import sources_of
 
 
@@ -13,11 +14,13 @@ from slalom.plan.validation import sources_of
 class Flow:
     """`consumers`: for each value that linear steps read, those steps in order. `last_reader`: the index of the last
     step that reads a value (the number of steps for an output). `kept`: values that somebody else than a linear step
-    reads."""
+    reads. `pooled`: for each pointwise value that nobody reads but one maximum pool, whose windows take the rows one
+    after another, that pool: a pass can write the maxima alone."""
 
     consumers: Mapping[str, tuple[Linear, ...]]
     last_reader: Mapping[str, int]
     kept: frozenset[str]
+    pooled: Mapping[str, Pool]
 
     def forgotten_after(self, index: int) -> tuple[str, ...]:
         """The values that no step after `index` reads."""
@@ -37,4 +40,24 @@ def trace_flow(graph: Graph) -> Flow:
         last_reader[output.source] = len(graph.steps)
     others = {source for step in graph.steps if not isinstance(step, Linear) for source in sources_of(step)}
     kept = frozenset(others | {output.source for output in graph.outputs})
-    return Flow({name: tuple(steps) for name, steps in consumers.items()}, last_reader, kept)
+    return Flow({name: tuple(steps) for name, steps in consumers.items()}, last_reader, kept, _find_pooled(graph))
+
+
+def _find_pooled(graph: Graph) -> dict[str, Pool]:
+    made = {step.name: step.output for step in graph.steps if isinstance(step, Pointwise)}
+    readers = Counter(source for step in graph.steps for source in sources_of(step))
+    readers.update(output.source for output in graph.outputs)
+    found: dict[str, Pool] = {}
+    for step in graph.steps:
+        if isinstance(step, Pool) and step.reduction is Reduction.MAXIMUM and readers[step.source] == 1:
+            source = made.get(step.source)
+            if isinstance(source, Activation) and _rows_follow(step.rows, source.shape[0]):
+                found[step.source] = step
+    return found
+
+
+def _rows_follow(rows: Sequence[Window], extent: int) -> bool:
+    """Whether the windows take rows 0..extent one after another, each row once."""
+    edges = [0, *(window.stop for window in rows)]
+    starts = [*(window.start for window in rows), extent]
+    return edges == starts and all(window.step == 1 for window in rows)

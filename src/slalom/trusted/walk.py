@@ -16,7 +16,7 @@ import numpy as np
 from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.field import Elements
-from slalom.arithmetic.fused import PACKED_LIMIT, PassInput, PassOutput, Values, Words, run_pass
+from slalom.arithmetic.fused import PACKED_LIMIT, PassInput, PassOutput, Pooling, Values, Words, run_pass
 from slalom.arithmetic.moves import Move, apply_move
 from slalom.arithmetic.pointwise import Program
 from slalom.arithmetic.pooling import pool
@@ -41,6 +41,8 @@ class Ask:
     steps: tuple[Linear, ...]
     words: np.ndarray | None
 
+
+_SCRATCH = ""  # the name of no value
 
 Claims = Sequence[np.ndarray]
 WalkGenerator = Generator[Ask, Claims, list[np.ndarray]]
@@ -107,6 +109,7 @@ class Walk:
         self._held: dict[str, np.ndarray] = {}
         self._claims: dict[str, np.ndarray] = {}
         self._mask_images: dict[str, Words] = {}
+        self._pooled: dict[str, np.ndarray] = {}  # by the pool whose maxima a pass has written already
         self._open_mask: SpentMask | None = None
         self._borrowed = Borrowed(crossing.workspace)
         self.peak_bytes = 0
@@ -150,6 +153,8 @@ class Walk:
         return _Source(self._claims.pop(linear.name), program, operands, claim_of)
 
     def _compute(self, step: Pool | Move) -> np.ndarray:
+        if step.name in self._pooled:
+            return self._pooled.pop(step.name)
         sources = [self._held[name].reshape(self._batch, *self._model.shape(name)) for name in sources_of(step)]
         if isinstance(step, Pool):
             result = pool(self._dispatch, step, sources[0], partial(self._borrowed.room, step.name))
@@ -166,7 +171,8 @@ class Walk:
             self._hold(name, Verified(source.integers), 0)
             return
         values = self._room_for_values(name, source, outgoing)
-        passes = [self._pass(source, outgoing, group, values) for group in range(len(self._groups))]
+        pooling = self._pooling(name)
+        passes = [self._pass(source, outgoing, group, values, pooling) for group in range(len(self._groups))]
         self._hold(name, self._judge(source, passes, values), source.integers.nbytes)
         self._expect(outgoing.consumers, passes)
         del source  # LOAD-BEARING: a claim that lies in a slot would keep it while the next is awaited
@@ -194,9 +200,22 @@ class Walk:
         program = source.program
         if program is None or program.output is None or not outgoing.kept:
             return None
-        return self._borrowed.room(name, source.integers.shape[:2], np.int16)
+        pool_step = self._model.flow.pooled.get(name)
+        made = name if pool_step is None else pool_step.name
+        return self._borrowed.room(made, (self._batch, self._model.count(made)), np.int16)
 
-    def _pass(self, source: _Source, outgoing: _Outgoing, group: int, values: np.ndarray | None) -> PassOutput:
+    def _pooling(self, name: str) -> Pooling | None:
+        step = self._model.flow.pooled.get(name)
+        return None if step is None else Pooling(step, self._model.shape(name))
+
+    def _pass(
+        self,
+        source: _Source,
+        outgoing: _Outgoing,
+        group: int,
+        values: np.ndarray | None,
+        pooling: Pooling | None,
+    ) -> PassOutput:
         part = self._groups[group]
         checks, linear, mask = self._crossing.checks, source.claim_of, outgoing.mask
         image = None if linear is None or self._crossing.masks is None else self._mask_images[linear.name][part]
@@ -210,10 +229,15 @@ class Walk:
             probe_images=tuple(images),
             mask=None if mask is None else mask.words[part],
             kept=outgoing.kept or source.program is None,
+            pooling=pooling,
         )
         room = None if outgoing.room is None else outgoing.room.reshape(self._batch, -1)[part]
         written = None if values is None else values[part]
-        return run_pass(self._dispatch, given, values_out=written, blinded_out=room)
+        scratch = partial(self._borrowed.room, _SCRATCH)
+        try:
+            return run_pass(self._dispatch, given, values_out=written, blinded_out=room, scratch=scratch)
+        finally:
+            self._borrowed.forget(_SCRATCH, ())
 
     def _judge(self, source: _Source, passes: list[PassOutput], written: np.ndarray | None) -> Verified:
         parts = [item.values for item in passes if item.values is not None]
@@ -271,9 +295,12 @@ class Walk:
 
     def _hold(self, name: str, value: Verified, read_bytes: int) -> None:
         """Keeps a value; `read_bytes` is the size of what it was just made from, still in memory beside it."""
-        if value.values is not None:
+        pool_step = self._model.flow.pooled.get(name)
+        if value.values is not None and pool_step is not None:
+            self._pooled[pool_step.name] = value.values
+        elif value.values is not None:
             self._held[name] = value.values
-        groups = (self._held, self._claims, self._mask_images)
+        groups = (self._held, self._pooled, self._claims, self._mask_images)
         alive = read_bytes + sum(array.nbytes for group in groups for array in group.values())
         self.peak_bytes = max(self.peak_bytes, alive)
 
