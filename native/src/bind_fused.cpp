@@ -185,7 +185,7 @@ struct Pooling {
     }
 };
 
-constexpr size_t pooling_items = 4;  // that share the probes of a band, while their activations fit the second cache
+constexpr size_t pooling_items = 2;  // that share the probes of a band, while their activations stay in the cache
 
 // pool: (rows, columns, output rows, output columns, width, channels, scratch, pooled, largest band)
 Pooling read_pooling(const nb::tuple& pool, const FusedPass& pass, size_t most) {

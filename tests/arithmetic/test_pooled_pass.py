@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from slalom.arithmetic import fused
 from slalom.arithmetic.dispatch import Isa, available_isas, make_dispatch
 from slalom.arithmetic.fused import PassInput, PassOutput, Pooling, pack_claims, run_pass
 from slalom.arithmetic.pooling import pool
@@ -49,6 +50,13 @@ class Form:
         if self.source == "activation":
             return replace(given, source=given.source.astype(np.int16))
         return given
+
+
+@pytest.fixture(autouse=True, params=["as it goes", "afterwards"])
+def when(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small passes pool afterwards; here they do both."""
+    if request.param == "as it goes":
+        monkeypatch.setattr(fused, "_POOLED_ELEMENTS", 0)
 
 
 def make_pool(shape: tuple[int, int, int], rows: tuple[Window, ...], columns: tuple[Window, ...]) -> Pool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from slalom.arithmetic.pointwise import (
     Program,
     run_program,
 )
-from slalom.arithmetic.pooling import pool_reference, window_words
+from slalom.arithmetic.pooling import pool, pool_reference, window_words
 from slalom.errors import ApiMisuse
 from slalom.plan.steps import Function, Pool, Reduction, Shape
 
@@ -45,6 +45,7 @@ _RANGE_ELEMENTS = 2**16  # of all items together: some 20 microseconds, many tim
 _PARTS_PER_THREAD = 4  # so that a thread that was held up does not hold up the rest
 _POOLED_PARTS_PER_THREAD = 2  # each of them has its own scratch
 _STREAM_VALUES = 2**22  # the same size in int16: too large to be in the caches when it is read next
+_POOLED_ELEMENTS = 2**22  # fewer are in the caches still when they are pooled after the pass
 _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
 _MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
 _INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.int32, np.uint64, np.float32))
@@ -128,6 +129,8 @@ def run_pass(
     _validate_outputs(given, values_out, blinded_out)
     if dispatch.isa is Isa.NUMPY:
         return _run_reference(given, values_out, blinded_out)
+    if given.pooling is not None and given.source.shape[0] * given.source.shape[1] < _POOLED_ELEMENTS:
+        return _run_then_pool(dispatch, given, given.pooling, values_out, scratch)
     if given.pooling is not None:
         return _run_pooled(dispatch, given, given.pooling, values_out, scratch)
     return _run_native(dispatch, given, values_out, blinded_out)
@@ -180,6 +183,16 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     if program is None and values_out is None:
         values = given.source
     return PassOutput(values, source_dots[0], output_dots[0], blinded)
+
+
+def _run_then_pool(
+    dispatch: Dispatch, given: PassInput, pooling: Pooling, values_out: Any, scratch: Scratch
+) -> PassOutput:
+    whole = scratch(given.source.shape[:2], np.int16)
+    done = _run_native(dispatch, replace(given, pooling=None), whole, None)
+    out = aligned_empty if values_out is None else lambda shape, _: values_out.reshape(shape)
+    maxima = pool(dispatch, pooling.step, whole.reshape(-1, *pooling.shape), out).reshape(len(whole), -1)
+    return replace(done, values=maxima if values_out is None else values_out)
 
 
 def _run_pooled(
