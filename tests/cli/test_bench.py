@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from slalom.bench import engine, fused
+from slalom.bench import engine, fused, side_by_side
 from slalom.cli.screen import SEPARATE, SIMULATION
 from slalom.errors import ApiMisuse, InputError
 from slalom.trusted.policy import Protection
@@ -127,6 +128,28 @@ def test_a_plan_file_a_device_in_this_process_and_lines_that_are_appended(tmp_pa
     assert reasons == {"a plan file holds no float network"}
     assert len(lines.read_text("utf-8").splitlines()) == 2
     assert found["side_by_side"]["provenance"]["torch"]
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_an_interruption_loses_no_row_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    found, measure = [], side_by_side.measure_level
+
+    def interrupted(*arguments: Any) -> Any:
+        if len(found) == after:
+            raise KeyboardInterrupt
+        found.append(measure(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(side_by_side, "measure_level", interrupted)
+    lines = tmp_path / "rows.csv"
+    options = ("--quick", "--cores", 1, "--device", "cpu", "--baselines", "none", "--append", lines)
+    result = slalom("bench", TINY, *options)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "slalom: interrupted")
+    text = lines.read_text("utf-8") if lines.exists() else ""
+    assert [row["row"] for row in csv.DictReader(text.splitlines())] == [item.row.name for item in found]
+    assert ("the run was interrupted" in " ".join(result.stdout.split())) == (after > 0)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ class Wanted:
 class SideBySide:
     """All rows of one run, what the machine allows, what was left out, and one request of each checked level.
 
-    `gpu` is the GPU's name, empty where torch finds none; `float_versions` of torch and openvino.
+    `gpu` is the GPU's name, empty where torch finds none; `float_versions` of torch and openvino. `interrupted`: the
+    rows are those that were measured until then.
     """
 
     rows: tuple[Row, ...]
@@ -64,6 +65,7 @@ class SideBySide:
     workers: tuple[Worker, ...]
     gpu: str
     float_versions: FloatVersions
+    interrupted: bool = False
 
 
 class Bench:
@@ -79,24 +81,38 @@ class Bench:
         self._workers: list[Worker] = []
 
     def measure(self, progress: Callable[[int], None]) -> SideBySide:
-        """All that is wanted. Raises what `Session` raises; an engine that does not run is left out, with why."""
+        """All that is wanted. Raises what `Session` raises; an engine that does not run is left out, with why.
+
+        Interrupted after its first row, it gives the rows that there are.
+        """
+        versions = self._ask(TellVersions())
         copies = self._ask(MeasureCopies())
         rates = copies if isinstance(copies, CopyRates) else None
+        interrupted = False
+        try:
+            self._measure_rows(progress)
+        except KeyboardInterrupt:
+            if not self._rows:
+                raise
+            interrupted = True
+            self._skipped.append(Skipped("every later row", "the run was interrupted"))
+        return SideBySide(
+            tuple(self._rows),
+            self._limits(rates),
+            tuple(dict.fromkeys(self._skipped)),
+            () if interrupted else self._timelines(),
+            tuple(dict.fromkeys(self._workers)),
+            "" if rates is None else rates.device,
+            versions if isinstance(versions, FloatVersions) else FloatVersions("", ""),
+            interrupted,
+        )
+
+    def _measure_rows(self, progress: Callable[[int], None]) -> None:
         if Engine.GPU in self._wanted.engines:
             self._measure_float(Engine.GPU, 0)
             progress(1)
         for cores in self._wanted.cores:
             self._measure_cores(cores, progress)
-        versions = self._ask(TellVersions())
-        return SideBySide(
-            tuple(self._rows),
-            self._limits(rates),
-            tuple(dict.fromkeys(self._skipped)),
-            self._timelines(),
-            tuple(dict.fromkeys(self._workers)),
-            "" if rates is None else rates.device,
-            versions if isinstance(versions, FloatVersions) else FloatVersions("", ""),
-        )
 
     def _measure_cores(self, cores: int, progress: Callable[[int], None]) -> None:
         with kept_to_cores(cores):

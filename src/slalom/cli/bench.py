@@ -98,6 +98,8 @@ def bench_command(
         print_json(bench_document(taken))
     else:
         print_measurements(taken)
+    if taken.interrupted:
+        raise KeyboardInterrupt  # nothing measured is lost, and the exit code says that it is not all
 
 
 def _require_outputs(outputs: Outputs) -> None:
@@ -120,9 +122,9 @@ def _measure_kernels(words: BenchWords) -> Measurements:
 
 def _measure_network(taken: Measurements, network: Network, wanted: Wanted, words: BenchWords) -> Measurements:
     images: np.ndarray = random_samples(network.plan, words.batch_size, SEED).images
-    comparison = _compare(network, images, wanted, words.commit)
-    if words.quick:
-        return replace(taken, comparison=comparison)
+    comparison, interrupted = _compare(network, images, wanted, words.commit)
+    if words.quick or interrupted:
+        return replace(taken, comparison=comparison, interrupted=interrupted)
     worker_device = wanted.arrangement.worker_device
     with waiting("measuring an empty message"):
         taken = replace(taken, comparison=comparison, round_trip=measure_round_trip(network.plan, worker_device))
@@ -133,12 +135,13 @@ def _measure_network(taken: Measurements, network: Network, wanted: Wanted, word
     return replace(taken, boundary=tuple(boundary))
 
 
-def _compare(network: Network, images: np.ndarray, wanted: Wanted, commit: str | None) -> Comparison:
+def _compare(network: Network, images: np.ndarray, wanted: Wanted, commit: str | None) -> tuple[Comparison, bool]:
+    """The rows, and whether they are only those until an interruption."""
     if network.ask is None:
         raise ApiMisuse("there is no process to time the baselines in")
     with progress_bar("side by side", wanted.steps) as progress:
         found = Bench(network.plan, images, network.ask, wanted).measure(progress)
-    return Comparison(
+    comparison = Comparison(
         provenance=find_provenance(found.gpu, found.float_versions, commit),
         platform=platform_of(found.workers),
         model=network.plan.graph.model,
@@ -150,6 +153,7 @@ def _compare(network: Network, images: np.ndarray, wanted: Wanted, commit: str |
         skipped=found.skipped,
         timelines=found.timelines,
     )
+    return comparison, found.interrupted
 
 
 def _show_again(measured: Path, outputs: Outputs) -> None:

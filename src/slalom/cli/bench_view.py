@@ -23,7 +23,7 @@ from slalom.cli.screen import SEPARATE, data_console, plain_table, print_titled,
 @dataclass(frozen=True)
 class Measurements:
     """All figures of one run; `comparison` is None where only the kernels were measured, and `round_trip` is None and
-    `boundary` empty where the boundary was not."""
+    `boundary` empty where the boundary was not. `interrupted`: these are the figures until then."""
 
     isa: str
     fused: list[FusedRow]
@@ -31,6 +31,7 @@ class Measurements:
     comparison: Comparison | None = None
     round_trip: RoundTrip | None = None
     boundary: tuple[BoundaryRow, ...] = ()
+    interrupted: bool = False
 
 
 def bench_document(taken: Measurements) -> dict[str, Any]:
