@@ -25,16 +25,6 @@ const FusedKernels& kernels(int isa) {
     throw nb::value_error("unknown instruction set");
 }
 
-const LinearKernels& linear_kernels(int isa) {
-    switch (static_cast<Isa>(isa)) {
-#if defined(__x86_64__)
-        case Isa::avx2: return linear_avx2;
-        case Isa::avx512: return linear_avx512;
-#endif
-        default: return linear_portable;
-    }
-}
-
 // The first element of an array of `count` elements, or null for None. The buffer is let go at once: the arguments keep
 // the array alive, and nobody resizes it. Order and size are checked here, types by slalom.arithmetic.fused.
 template <class Element>
@@ -187,8 +177,9 @@ struct Pooling {
 
 constexpr size_t pooling_items = 2;  // that share the probes of a band, while their activations stay in the cache
 
-// pool: (rows, columns, output rows, output columns, width, channels, scratch, pooled, largest band)
-Pooling read_pooling(const nb::tuple& pool, const FusedPass& pass, size_t most) {
+// pool: (rows, columns, output rows, output columns, width, channels, scratch, pooled, largest band). That the windows
+// follow one another and stay inside the image is checked by slalom.arithmetic.fused.
+Pooling read_pooling(const nb::tuple& pool, size_t batch, size_t most) {
     Pooling pooling{};
     PoolGeometry& g = pooling.geometry;
     g.output_height = nb::cast<int64_t>(pool[2]);
@@ -196,28 +187,11 @@ Pooling read_pooling(const nb::tuple& pool, const FusedPass& pass, size_t most) 
     g.input_width = nb::cast<int64_t>(pool[4]);
     g.channels = nb::cast<int64_t>(pool[5]);
     pooling.band = nb::cast<size_t>(pool[8]);
-    if (g.output_height < 1 || g.output_width < 1 || g.input_width < 1 || g.channels < 1)
-        throw nb::value_error("a pool of nothing");
     g.rows = data_of<const int64_t>(pool[0], 3 * static_cast<size_t>(g.output_height));
     g.columns = data_of<const int64_t>(pool[1], 3 * static_cast<size_t>(g.output_width));
     pooling.scratch = data_of<int16_t>(pool[6], most * pooling_items * pooling.band);
-    pooling.pooled = data_of<int16_t>(pool[7], pass.batch * pooling.outputs());
-    const bool whole = g.rows && g.columns && pooling.scratch && pooling.pooled;
-    if (!whole || pass.activation_out || pass.real_out || pass.mask || pass.image_count || !pass.operation_count)
-        throw nb::value_error("a pass that pools writes maxima alone");
-    size_t place = 0;
-    for (size_t row = 0; row < static_cast<size_t>(g.output_height); ++row) {
-        const size_t begin = pooling.first(row), end = pooling.last(row);
-        if (begin != place || end <= begin || end - begin > pooling.band || g.rows[3 * row + 2] != 1)
-            throw nb::value_error("the windows of a pass that pools do not follow one another");
-        place = end;
-    }
-    for (int64_t column = 0; column < g.output_width; ++column) {
-        const int64_t* window = g.columns + 3 * column;
-        if (window[0] < 0 || window[1] <= window[0] || window[1] > g.input_width || window[2] < 1)
-            throw nb::value_error("a window reaches outside the image");
-    }
-    if (place != pass.count) throw nb::value_error("the windows of a pass that pools leave something out");
+    pooling.pooled = data_of<int16_t>(pool[7], batch * pooling.outputs());
+    if (!g.rows || !g.columns || !pooling.scratch || !pooling.pooled) throw nb::value_error("a pool lacks an array");
     return pooling;
 }
 
@@ -250,8 +224,9 @@ void pool_band(const FusedKernels& kernels, const LinearKernels& linear, const F
 }
 
 // As fused_pass, but what is written is the maximum of each window; parts are ranges of output rows.
-void fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple output,
-                       nb::tuple pool, nb::tuple dots) {
+// shape: (batch, count, parts at most). dots: uint64 [parts, batch, probes].
+void fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple pool,
+                       nb::handle dots) {
     FusedPass pass{};
     pass.batch = nb::cast<size_t>(shape[0]);
     pass.count = nb::cast<size_t>(shape[1]);
@@ -259,20 +234,17 @@ void fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple source, n
     if (most == 0) throw nb::value_error("a pass has at least one range");
     read_source(pass, source);
     read_program(pass, program);
-    read_output(pass, output);
-    const Pooling pooling = read_pooling(pool, pass, most);
-    const size_t count = pass.batch * pass.probe_count;
-    uint64_t* const sums = data_of<uint64_t>(dots[0], most * count);
-    if (sums == nullptr || (pass.claims != nullptr) + (pass.packed != nullptr) + (pass.activation != nullptr) != 1 ||
-        (pass.mask_image != nullptr && pass.claims == nullptr))
-        throw nb::value_error("the fused pass lacks an array");
+    const Pooling pooling = read_pooling(pool, pass.batch, most);
     const Ranges ranges(0, static_cast<size_t>(pooling.geometry.output_height), 1, most);
+    Dots sums{nullptr, nullptr, pass.batch * pass.probe_count, 0};
+    sums.source = pass.source_dots = pass.output_dots = data_of<uint64_t>(dots, most * sums.source_count);
+    check_whole(pass);
     const FusedKernels& chosen = kernels(isa);
     const LinearKernels& linear = linear_kernels(isa);
     nb::gil_scoped_release released;
     auto work = [&](size_t part) {
-        uint64_t* const own = sums + part * count;
-        for (size_t k = 0; k < count; ++k) own[k] = 0;
+        uint64_t* const own = sums.source + part * sums.source_count;
+        for (size_t k = 0; k < sums.source_count; ++k) own[k] = 0;
         int16_t* const scratch = pooling.scratch + part * pooling_items * pooling.band;
         for (size_t row = ranges.edge(part); row < ranges.edge(part + 1); ++row)
             for (size_t item = 0; item < pass.batch; item += pooling_items) {
@@ -281,7 +253,7 @@ void fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple source, n
             }
     };
     team.run(ranges.parts, work);
-    for (size_t part = 1; part < ranges.parts; ++part) Dots::add(sums, sums + part * count, count);
+    sums.sum(ranges.parts);
 }
 
 using Factor = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -301,7 +273,7 @@ void bind_fused(nb::module_& module) {
                nb::arg("program"), nb::arg("output"), nb::arg("dots"), "The fused pass; see slalom.arithmetic.fused.");
     module.attr("POOLING_ITEMS") = pooling_items;
     module.def("fused_pass_pooled", &fused_pass_pooled, nb::arg("isa"), nb::arg("team"), nb::arg("shape"),
-               nb::arg("source"), nb::arg("program"), nb::arg("output"), nb::arg("pool"), nb::arg("dots"),
+               nb::arg("source"), nb::arg("program"), nb::arg("pool"), nb::arg("dots"),
                "The fused pass that keeps maxima alone; see slalom.arithmetic.fused.");
     module.def("field_multiply", &field_multiply, nb::arg("isa"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
                nb::arg("product").noconvert(), "Elementwise a * b mod p for elements of the field.");

@@ -17,7 +17,7 @@ template <typename Number>
 using Array = nb::ndarray<Number, nb::c_contig, nb::device::cpu>;
 using Numbers = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ro>;
 
-static const LinearKernels& kernels(int isa) {
+const LinearKernels& linear_kernels(int isa) {
     switch (static_cast<Isa>(isa)) {
 #if defined(__x86_64__)
         case Isa::avx2: return linear_avx2;
@@ -48,7 +48,7 @@ static void gemm(int isa, Array<const int64_t> geometry, Numbers x, Array<const 
     const Source source = read_source(x);
     const int64_t* r = range.data();
     nb::gil_scoped_release unlocked;
-    kernels(isa).gemm(g, source, panels.data(), y.data(), scratch.data(), {r[0], r[1], r[2], r[3]});
+    linear_kernels(isa).gemm(g, source, panels.data(), y.data(), scratch.data(), {r[0], r[1], r[2], r[3]});
 }
 
 static void depthwise(int isa, Array<const int64_t> geometry, Numbers x, Array<const int8_t> weight, Array<int32_t> y,
@@ -56,14 +56,14 @@ static void depthwise(int isa, Array<const int64_t> geometry, Numbers x, Array<c
     const MapGeometry g = read_geometry(geometry);
     const Source source = read_source(x);
     nb::gil_scoped_release unlocked;
-    kernels(isa).depthwise(g, source, weight.data(), y.data(), begin, end);
+    linear_kernels(isa).depthwise(g, source, weight.data(), y.data(), begin, end);
 }
 
 static void field_outer(int isa, Array<const int64_t> geometry, Array<const uint64_t> spatial,
                         Array<const uint64_t> kernel, Array<uint64_t> image, int64_t begin, int64_t end) {
     const MapGeometry g = read_geometry(geometry);
     nb::gil_scoped_release unlocked;
-    kernels(isa).field_outer(g, spatial.data(), kernel.data(), image.data(), begin, end);
+    linear_kernels(isa).field_outer(g, spatial.data(), kernel.data(), image.data(), begin, end);
 }
 
 // x is [batch, height, width, channels]; the windows are int64 [output extent, 3].
@@ -85,13 +85,13 @@ static void pool_rows(Team& team, const PoolGeometry& g, const int16_t* source, 
 static void pool_maximum(int isa, Team& team, Numbers x, Array<const int64_t> rows, Array<const int64_t> columns,
                          Array<int16_t> y) {
     pool_rows(team, read_pool(x, rows, columns), read_source(x).activations, y.data(), x.shape(0) * rows.shape(0),
-              kernels(isa).pool_maximum);
+              linear_kernels(isa).pool_maximum);
 }
 
 static void pool_sum(int isa, Team& team, Numbers x, Array<const int64_t> rows, Array<const int64_t> columns,
                      Array<int32_t> y) {
     pool_rows(team, read_pool(x, rows, columns), read_source(x).activations, y.data(), x.shape(0) * rows.shape(0),
-              kernels(isa).pool_sum);
+              linear_kernels(isa).pool_sum);
 }
 
 // shape: batch, channels, pixels. Returns whether all numbers are finite.

@@ -12,3 +12,5 @@ enum class Isa : int { portable = 0, avx2 = 1, avx512 = 2 };
 
 extern const FusedKernels fused_portable, fused_avx2, fused_avx512;
 extern const LinearKernels linear_portable, linear_avx2, linear_avx512;
+
+const LinearKernels& linear_kernels(int isa);

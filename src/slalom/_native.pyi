@@ -31,9 +31,8 @@ def fused_pass_pooled(
     shape: tuple[Any, ...],
     source: tuple[Any, ...],
     program: tuple[Any, ...],
-    output: tuple[Any, ...],
     pool: tuple[Any, ...],
-    dots: tuple[Any, ...],
+    dots: NDArray[Any],
 ) -> None: ...
 def field_multiply(isa: int, a: NDArray[Any], b: NDArray[Any], product: NDArray[Any]) -> None: ...
 def gemm(

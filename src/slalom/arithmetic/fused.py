@@ -8,12 +8,12 @@ and never judges: comparing the dots is the checker's business.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from slalom import _native
 from slalom.arithmetic import field
@@ -29,14 +29,14 @@ from slalom.arithmetic.pointwise import (
     Program,
     run_program,
 )
-from slalom.arithmetic.pooling import pool, pool_reference, window_words
+from slalom.arithmetic.pooling import Room, pool, pool_reference, window_words
 from slalom.errors import ApiMisuse
+from slalom.plan.flow import rows_follow
 from slalom.plan.steps import Function, Pool, Reduction, Shape
 
 Words = NDArray[np.int32]
 Values = NDArray[np.int16] | NDArray[np.float32]
 Packed = NDArray[np.uint8]
-Scratch = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
 
@@ -45,11 +45,12 @@ _RANGE_ELEMENTS = 2**16  # of all items together: some 20 microseconds, many tim
 _PARTS_PER_THREAD = 4  # so that a thread that was held up does not hold up the rest
 _POOLED_PARTS_PER_THREAD = 2  # each of them has its own scratch
 _STREAM_VALUES = 2**22  # the same size in int16: too large to be in the caches when it is read next
-_POOLED_ELEMENTS = 2**22  # fewer are in the caches still when they are pooled after the pass
+_POOLED_ELEMENTS = _STREAM_VALUES  # fewer are in the caches still when they are pooled after the pass
 _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
-_MAXIMUM_PROBES = 64  # and operations; as in fused.hpp
+_MAXIMUM_OPERATIONS = 64  # of a program; as in fused.hpp
 _INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.int32, np.uint64, np.float32))
 _UINT8 = np.dtype(np.uint8)
+_SOURCES = (_INT32, _UINT8, _INT16)  # claims, packed claims, an activation
 PACKED_SIZE = 3  # bytes of a packed claim
 PACKED_LIMIT = 2**23  # |y| below it fits them
 _FUNCTION_CODES = {function: code for code, function in enumerate(Function)}
@@ -118,7 +119,7 @@ def run_pass(
     *,
     values_out: Values | None = None,
     blinded_out: Words | None = None,
-    scratch: Scratch = aligned_empty,
+    scratch: Room = aligned_empty,
 ) -> PassOutput:
     """One pass over all elements; `values_out` and `blinded_out` receive the outputs where given.
 
@@ -129,11 +130,13 @@ def run_pass(
     _validate_outputs(given, values_out, blinded_out)
     if dispatch.isa is Isa.NUMPY:
         return _run_reference(given, values_out, blinded_out)
-    if given.pooling is not None and given.source.shape[0] * given.source.shape[1] < _POOLED_ELEMENTS:
-        return _run_then_pool(dispatch, given, given.pooling, values_out, scratch)
-    if given.pooling is not None:
-        return _run_pooled(dispatch, given, given.pooling, values_out, scratch)
-    return _run_native(dispatch, given, values_out, blinded_out)
+    if given.pooling is None:
+        return _run_native(dispatch, given, values_out, blinded_out)
+    batch, count = given.source.shape[:2]
+    maxima = aligned_empty((batch, given.pooling.count), np.int16) if values_out is None else values_out
+    run = _run_then_pool if batch * count < _POOLED_ELEMENTS else _run_pooled
+    dots = run(dispatch, given, given.pooling, maxima, scratch)
+    return PassOutput(maxima, dots, np.empty((batch, 0), np.uint64), None)
 
 
 def field_multiply(dispatch: Dispatch, a: Elements, b: Elements) -> Elements:
@@ -148,9 +151,6 @@ def field_multiply(dispatch: Dispatch, a: Elements, b: Elements) -> Elements:
 def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_out: Any) -> PassOutput:
     shape = batch, count = given.source.shape[:2]
     program = given.program
-    claims, packed, activation = (
-        given.source if given.source.dtype == kind else None for kind in (_INT32, _UINT8, _INT16)
-    )
     values: Any = values_out
     real = None
     if program is not None and program.output is None:
@@ -162,7 +162,6 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     blinded = None
     if given.mask is not None:
         blinded = aligned_empty(shape, np.int32) if blinded_out is None else blinded_out
-    source = (claims, packed, activation, given.mask_image, given.probes)
     output = (
         None if real is not None else values,
         real,
@@ -179,48 +178,46 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     output_dots = np.empty((parts, batch, len(given.probe_images)), np.uint64)
     shape_of_ranges = (batch, count, _range_multiple(batch), parts)
     dots = (source_dots, output_dots)
+    source = _encode_source(given)
     _native.fused_pass(dispatch.isa.code, dispatch.team, shape_of_ranges, source, native_program, output, dots)
     if program is None and values_out is None:
         values = given.source
     return PassOutput(values, source_dots[0], output_dots[0], blinded)
 
 
-def _run_then_pool(
-    dispatch: Dispatch, given: PassInput, pooling: Pooling, values_out: Any, scratch: Scratch
-) -> PassOutput:
+def _run_then_pool(dispatch: Dispatch, given: PassInput, pooling: Pooling, maxima: Any, scratch: Room) -> Elements:
     whole = scratch(given.source.shape[:2], np.int16)
     done = _run_native(dispatch, replace(given, pooling=None), whole, None)
-    out = aligned_empty if values_out is None else lambda shape, _: values_out.reshape(shape)
-    maxima = pool(dispatch, pooling.step, whole.reshape(-1, *pooling.shape), out).reshape(len(whole), -1)
-    return replace(done, values=maxima if values_out is None else values_out)
+    pool(dispatch, pooling.step, whole.reshape(-1, *pooling.shape), lambda shape, _: maxima.reshape(shape))
+    return done.source_dots
 
 
-def _run_pooled(
-    dispatch: Dispatch, given: PassInput, pooling: Pooling, values_out: Any, scratch: Scratch
-) -> PassOutput:
+def _run_pooled(dispatch: Dispatch, given: PassInput, pooling: Pooling, maxima: Any, scratch: Room) -> Elements:
     batch, count = given.source.shape[:2]
     height, width, channels = pooling.shape
     rows, columns = window_words(pooling.step.rows, height), window_words(pooling.step.columns, width)
     band = int((rows[:, 1] - rows[:, 0]).max()) * width * channels
     band = -(-band // 32) * 32  # whole cache lines
     parts = min(len(rows), dispatch.threads * _POOLED_PARTS_PER_THREAD) if dispatch.threads > 1 else 1
-    values = aligned_empty((batch, pooling.count), np.int16) if values_out is None else values_out
     room = scratch((parts, _native.POOLING_ITEMS, band), np.int16)
-    claims, packed, activation = (
-        given.source if given.source.dtype == kind else None for kind in (_INT32, _UINT8, _INT16)
-    )
     dots = np.empty((parts, batch, len(given.probes)), np.uint64)
     _native.fused_pass_pooled(
         dispatch.isa.code,
         dispatch.team,
         (batch, count, parts),
-        (claims, packed, activation, given.mask_image, given.probes),
+        _encode_source(given),
         _encode_program(given.program, given.operands),
-        (None, None, (), None, None, False, False),
-        (rows, columns, len(rows), len(columns), width, channels, room, values, band),
-        (dots,),
+        (rows, columns, len(rows), len(columns), width, channels, room, maxima, band),
+        dots,
     )
-    return PassOutput(values, dots[0], np.empty((batch, 0), np.uint64), None)
+    summed: Elements = dots[0]
+    return summed
+
+
+def _encode_source(given: PassInput) -> tuple[Any, ...]:
+    """(claims or None, packed claims or None, activation or None, mask image or None, probes)"""
+    source = given.source
+    return (*(source if source.dtype == kind else None for kind in _SOURCES), given.mask_image, given.probes)
 
 
 def _range_multiple(batch: int) -> int:
@@ -309,7 +306,7 @@ def _validate(given: PassInput) -> None:
         _require_array(given.mask_image, _INT32, source.shape, "mask image")
     if given.mask is not None:
         _require_array(given.mask, _INT32, source.shape[:2], "mask")
-    _require(max(len(given.probes), len(given.probe_images)) <= _MAXIMUM_PROBES, "more than 64 probes on one side")
+    _require(max(len(given.probes), len(given.probe_images)) <= MAXIMUM_PROBES, "more than 64 probes on one side")
     for elements in (*given.probes, *given.probe_images):
         _require_array(elements, _UINT64, source.shape[1:2], "probe")
     if given.program is not None:
@@ -327,9 +324,9 @@ def _validate_pooling(given: PassInput, pooling: Pooling) -> None:
     fits = len(pooling.shape) == 3 and math.prod(pooling.shape) == given.source.shape[1]
     _require(fits, "the image that is pooled has another size")
     window_words(pooling.step.columns, pooling.shape[1])
-    rows = window_words(pooling.step.rows, pooling.shape[0])
-    follow = [0, *rows[:, 1]] == [*rows[:, 0], pooling.shape[0]] and (rows[:, 2] == 1).all()
-    _require(bool(follow) and len(pooling.step.columns) > 0, "the windows do not take the rows one after another")
+    window_words(pooling.step.rows, pooling.shape[0])
+    follow = rows_follow(pooling.step.rows, pooling.shape[0]) and len(pooling.step.columns) > 0
+    _require(follow, "the windows do not take the rows one after another")
 
 
 def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> None:
@@ -343,7 +340,7 @@ def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: 
 
 
 def _validate_program(program: Program, given: PassInput) -> None:
-    _require(1 <= len(program.operations) <= _MAXIMUM_PROBES, "a program has 1 to 64 operations")
+    _require(1 <= len(program.operations) <= _MAXIMUM_OPERATIONS, "a program has 1 to 64 operations")
     _require(isinstance(program.operations[0], PreparedAffine), "the first operation must be an affine")
     batch, count = given.source.shape[:2]
     quantised = program.output is not None

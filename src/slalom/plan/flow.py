@@ -51,12 +51,12 @@ def _find_pooled(graph: Graph) -> dict[str, Pool]:
     for step in graph.steps:
         if isinstance(step, Pool) and step.reduction is Reduction.MAXIMUM and readers[step.source] == 1:
             source = made.get(step.source)
-            if isinstance(source, Activation) and _rows_follow(step.rows, source.shape[0]):
+            if isinstance(source, Activation) and rows_follow(step.rows, source.shape[0]):
                 found[step.source] = step
     return found
 
 
-def _rows_follow(rows: Sequence[Window], extent: int) -> bool:
+def rows_follow(rows: Sequence[Window], extent: int) -> bool:
     """Whether the windows take rows 0..extent one after another, each row once."""
     edges = [0, *(window.stop for window in rows)]
     starts = [*(window.start for window in rows), extent]
