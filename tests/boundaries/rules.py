@@ -21,7 +21,7 @@ class Room:
 
 
 ROOMS = (
-    Room("plan", ("numpy", "slalom.errors")),
+    Room("plan", ("numpy", "slalom.errors", "slalom.files")),
     Room("arithmetic", ("numpy", "slalom._native", "slalom.plan", "slalom.errors")),
     Room("link", ("numpy", *SHARED)),
     Room("trusted", ("numpy", "cryptography", *SHARED)),

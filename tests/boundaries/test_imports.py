@@ -25,7 +25,7 @@ def test_the_ways_in_import_nothing_of_torch_when_they_are_imported() -> None:
     """`slalom` and `slalom.session` reach the device and the importer inside functions alone."""
     import ast
 
-    for name in ("__init__.py", "session.py", "supervision.py", "reporting.py", "errors.py"):
+    for name in ("__init__.py", "session.py", "supervision.py", "reporting.py", "errors.py", "files.py"):
         tree = ast.parse((SOURCE / name).read_text("utf-8"))
         top = "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
         room = Room("session", ("numpy", "slalom.trusted", "slalom.plan", "slalom.arithmetic", "slalom.link",

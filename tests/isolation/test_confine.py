@@ -93,6 +93,20 @@ def test_a_worker_that_compiles_cannot_be_strict() -> None:
     ], ended.stderr
 
 
+def test_a_worker_on_a_gpu_cannot_be_strict(tmp_path: Path) -> None:
+    """Refused before it looks for a GPU, whether there is one or not."""
+    code = f"""
+from slalom.worker.entry import main
+from slalom.worker.options import WorkerOptions
+place = "unix:{tmp_path}/worker"
+options = WorkerOptions(plan="/etc/hostname", listen=place, device="cuda", isolation="strict")
+print(main([options.encode()]))
+"""
+    ended = run(code)
+    assert "cannot be isolated strictly: landlock is missing" in ended.stderr
+    assert "compiles kernels" in ended.stderr and ended.stdout.strip() != "0"
+
+
 @needs_strict
 def test_strict_refuses_when_the_kernel_refuses_the_filter() -> None:
     code = """

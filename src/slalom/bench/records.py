@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from slalom.bench.comparison import Comparison
 from slalom.bench.rows import Row
 from slalom.errors import InputError
+from slalom.files import NEW_MODE, written_whole
 
 # Rates are images a second, latencies and stages seconds (stages of one image), bytes of one image, limits bytes a
 # second. An empty cell has no meaning for that row.
@@ -43,7 +43,8 @@ def append_rows(path: Path, found: Comparison) -> None:
     if not before:
         writer.writerow(COLUMNS)
     writer.writerows([cells[name] for name in COLUMNS] for cells in map(dict, _cells(found)))
-    _replace(path, before + lines.getvalue().encode())
+    with written_whole(path, path.stat().st_mode & 0o777 if path.exists() else NEW_MODE) as file:
+        file.write(before + lines.getvalue().encode())
 
 
 def _read_whole(path: Path) -> bytes:
@@ -58,18 +59,6 @@ def _read_whole(path: Path) -> bytes:
     if content and not content.endswith(b"\n"):
         raise InputError(f"the last line of {path} is not whole", hint="end or remove it")
     return content
-
-
-def _replace(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _cells(found: Comparison) -> Iterator[list[tuple[str, object]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from slalom.cli.arguments import require_positive, require_writable
 from slalom.cli.network import is_plan_file
 from slalom.cli.screen import guarded, note, readable_bytes, waiting
 from slalom.errors import ApiMisuse
+from slalom.files import written_whole
 from slalom.gramine import (
     Enclave,
     Run,
@@ -108,13 +108,5 @@ def _put(text: str, output: Path | None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=output.parent, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            temporary.chmod(0o644)
-            temporary.replace(output)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with written_whole(output) as file:
+        file.write(text.encode())

@@ -8,9 +8,7 @@ Source: the safetensors format, https://github.com/huggingface/safetensors#forma
 from __future__ import annotations
 
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -18,11 +16,11 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from slalom.errors import ModelError
+from slalom.files import written_whole
 
 MAXIMUM_HEADER_SIZE = 64 * 1024 * 1024
 MAXIMUM_RANK = 8
 
-_MODE = 0o644
 
 _DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype("<i1"), "F32": np.dtype("<f4")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -30,15 +28,8 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 def write_container(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> None:
     """Writes int8 and float32 tensors and text metadata; the file appears whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            write_stream(file, metadata, tensors)
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), _MODE)  # a temporary file is its owner's alone; a plan is no secret
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with written_whole(path) as file:
+        write_stream(file, metadata, tensors)
 
 
 def write_stream(file: IO[bytes], metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> None:
