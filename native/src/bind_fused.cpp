@@ -1,5 +1,7 @@
 // Binds the fused pass: reads the Python tuples into a FusedPass, lets go of the interpreter lock, and runs.
+#include <algorithm>
 #include <type_traits>
+#include <vector>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -7,6 +9,7 @@
 #include "fused.hpp"
 #include "isa.hpp"
 #include "linear.hpp"
+#include "pieces.hpp"
 #include "team.hpp"
 
 namespace nb = nanobind;
@@ -68,6 +71,7 @@ void read_source(FusedPass& pass, const nb::tuple& source) {
     pass.claims = data_of<const int32_t>(source[0], total);
     pass.packed = data_of<const uint8_t>(source[1], 3 * total);
     pass.activation = data_of<const int16_t>(source[2], total);
+    pass.claim_stride = pass.count;
     pass.mask_image = data_of<const int32_t>(source[3], total);
     pass.probe_count = read_probes(nb::cast<nb::tuple>(source[4]), pass.count, pass.probes);
 }
@@ -108,55 +112,131 @@ void check_whole(const FusedPass& pass) {
     if (!one_source || !one_output || !masked || !dotted) throw nb::value_error("the fused pass lacks an array");
 }
 
-// dots: uint64 [parts, batch, probes] and [parts, batch, probe images], whose first part receives the sums.
-struct Dots {
-    uint64_t *source, *output;
-    size_t source_count, output_count;  // of one part
+// pieces: None, or (memory, bytes of a place, places, ready, taken, over, first, span, packed, patience). Then the source
+// has neither claims nor packed claims: they come in pieces, and `pass` is as if the first lay there.
+struct Arriving {
+    Pieces pieces{};
+    bool given = false, packed = false;
+    size_t span;  // elements of an item in a piece, or all of them
 
-    void sum(size_t parts) const {
-        for (size_t part = 1; part < parts; ++part) {
-            add(source, source + part * source_count, source_count);
-            add(output, output + part * output_count, output_count);
-        }
+    Arriving(FusedPass& pass, nb::handle object) : span(pass.count) {
+        if (object.is_none()) return;
+        const auto parts = nb::cast<nb::tuple>(object);
+        given = true;
+        pieces.size = nb::cast<size_t>(parts[1]);
+        pieces.places = nb::cast<size_t>(parts[2]);
+        pieces.memory = data_of<const uint8_t>(parts[0], pieces.size * pieces.places);
+        pieces.ready = data_of<const uint32_t>(parts[3], 1);
+        pieces.taken = data_of<uint32_t>(parts[4], 1);
+        pieces.over = data_of<const uint32_t>(parts[5], 1);
+        pieces.first = nb::cast<uint32_t>(parts[6]);
+        pieces.span = nb::cast<size_t>(parts[7]);
+        packed = nb::cast<bool>(parts[8]);
+        pieces.patience = nb::cast<double>(parts[9]);
+        span = std::min(pieces.span, pass.count);
+        const size_t width = packed ? 3 : sizeof(int32_t);
+        if (!pieces.memory || span == 0 || pass.batch * span * width > pieces.size || pass.claims || pass.packed)
+            throw nb::value_error("the pieces of a claim do not fit their places");
+        point(pass, 0);
     }
 
-    static void add(uint64_t* total, const uint64_t* more, size_t count) {
-        constexpr uint64_t prime = (uint64_t{1} << 51) - 129;
-        for (size_t i = 0; i < count; ++i) {
-            const uint64_t sum = total[i] + more[i];  // < 2p < 2^52
-            total[i] = sum - (prime & (0 - static_cast<uint64_t>(sum >= prime)));
+    const Pieces* ring() const { return given ? &pieces : nullptr; }
+    size_t begin(size_t piece) const { return piece * span; }
+    size_t end(size_t piece, size_t count) const { return std::min(begin(piece) + span, count); }
+    size_t count(size_t elements) const { return (elements + span - 1) / span; }
+
+    // Where element 0 of the first item would lie if the piece held all elements.
+    void point(FusedPass& pass, size_t piece) const {
+        if (!given) return;
+        const uint8_t* const place = pieces.place(piece);
+        pass.claim_stride = end(piece, pass.count) - begin(piece);
+        if (packed) {
+            pass.packed = place - 3 * begin(piece);
+        } else {
+            pass.claims = reinterpret_cast<const int32_t*>(place) - begin(piece);
         }
     }
 };
 
-// shape: (batch, count, elements a range is a multiple of, parts at most).
-void fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple output,
-                nb::tuple dots) {
+// How the pieces came (0: all, or there are none; 1: late; 2: they end), when the last was read on the steady clock, and
+// the most seconds that a thread waited for them.
+nb::tuple told(const Schedule& schedule) {
+    if (schedule.arrival() == Arrival::interrupted) throw nb::python_error();
+    return nb::make_tuple(static_cast<int>(schedule.arrival()), schedule.arrived_at(), schedule.waited());
+}
+
+void add_dots(uint64_t* total, const uint64_t* more, size_t count) {
+    constexpr uint64_t prime = (uint64_t{1} << 51) - 129;
+    for (size_t i = 0; i < count; ++i) {
+        const uint64_t sum = total[i] + more[i];  // < 2p < 2^52
+        total[i] = sum - (prime & (0 - static_cast<uint64_t>(sum >= prime)));
+    }
+}
+
+// One side's dots: uint64 [threads, batch, probes], of which each thread sums its own; at last the first holds all.
+struct Dots {
+    uint64_t* sums;
+    size_t threads, count;  // of one thread
+
+    Dots(nb::handle array, size_t most, size_t of_thread)
+        : sums(data_of<uint64_t>(array, most * of_thread)), threads(most), count(of_thread) {
+        std::fill_n(sums, threads * count, 0);
+    }
+
+    uint64_t* of(size_t thread) const { return sums + thread * count; }
+
+    void finish() const {
+        for (size_t thread = 1; thread < threads; ++thread) add_dots(sums, of(thread), count);
+    }
+};
+
+// shape: (batch, count, elements a range is a multiple of, ranges of a piece at most, threads). Returns as `told`.
+nb::tuple fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple output,
+                     nb::tuple dots, nb::handle pieces) {
     FusedPass pass{};
     pass.batch = nb::cast<size_t>(shape[0]);
     pass.count = nb::cast<size_t>(shape[1]);
-    const size_t most = nb::cast<size_t>(shape[3]);
-    if (nb::cast<size_t>(shape[2]) == 0 || most == 0) throw nb::value_error("a pass has at least one range");
-    const Ranges ranges(0, pass.count, nb::cast<size_t>(shape[2]), most);
+    const size_t multiple = nb::cast<size_t>(shape[2]), most = nb::cast<size_t>(shape[3]);
+    const size_t threads = nb::cast<size_t>(shape[4]);
+    if (multiple == 0 || most == 0 || threads == 0) throw nb::value_error("a pass has at least one range");
     read_source(pass, source);
     read_program(pass, program);
     read_output(pass, output);
-    Dots sums{nullptr, nullptr, pass.batch * pass.probe_count, pass.batch * pass.image_count};
-    sums.source = pass.source_dots = data_of<uint64_t>(dots[0], most * sums.source_count);
-    sums.output = pass.output_dots = data_of<uint64_t>(dots[1], most * sums.output_count);
+    const Arriving arriving(pass, pieces);
+    const Dots source_dots(dots[0], threads, pass.batch * pass.probe_count);
+    const Dots output_dots(dots[1], threads, pass.batch * pass.image_count);
+    pass.source_dots = source_dots.sums;
+    pass.output_dots = output_dots.sums;
     check_whole(pass);
     const FusedKernels& chosen = kernels(isa);
-    nb::gil_scoped_release released;
-    auto work = [&](size_t part) {
-        FusedPass own = pass;
-        own.begin = ranges.edge(part);
-        own.end = ranges.edge(part + 1);
-        own.source_dots = sums.source + part * sums.source_count;
-        own.output_dots = sums.output + part * sums.output_count;
-        chosen.pass(own);
+    const auto ranges_of = [&](size_t piece) {
+        return Ranges(arriving.begin(piece), arriving.end(piece, pass.count), multiple, most);
     };
-    team.run(ranges.parts, work);
-    sums.sum(ranges.parts);
+    const size_t units = ranges_of(0).parts;  // the last piece may have fewer
+    Schedule schedule(arriving.ring(), arriving.count(pass.count), units);
+    {
+        nb::gil_scoped_release released;
+        auto work = [&](size_t thread) {
+            std::vector<uint64_t> found(source_dots.count + output_dots.count);
+            schedule.run([&](size_t piece, size_t unit) {
+                const Ranges ranges = ranges_of(piece);
+                if (unit >= ranges.parts) return;
+                FusedPass own = pass;
+                arriving.point(own, piece);
+                own.begin = ranges.edge(unit);
+                own.end = ranges.edge(unit + 1);
+                own.source_dots = found.data();
+                own.output_dots = found.data() + source_dots.count;
+                chosen.pass(own);
+                add_dots(source_dots.of(thread), own.source_dots, source_dots.count);
+                add_dots(output_dots.of(thread), own.output_dots, output_dots.count);
+            });
+        };
+        team.run(std::min(threads, arriving.given ? threads : units), work);
+        source_dots.finish();
+        output_dots.finish();
+    }
+    return told(schedule);
 }
 
 // A maximum pool whose windows take the rows of an image one after another, so that bands of rows are independent: the
@@ -170,6 +250,7 @@ struct Pooling {
     size_t first(size_t row) const { return static_cast<size_t>(geometry.rows[3 * row]) * row_elements(); }
     size_t last(size_t row) const { return static_cast<size_t>(geometry.rows[3 * row + 1]) * row_elements(); }
     size_t row_elements() const { return static_cast<size_t>(geometry.input_width * geometry.channels); }
+    size_t height() const { return static_cast<size_t>(geometry.output_height); }
     size_t outputs() const {
         return static_cast<size_t>(geometry.output_height * geometry.output_width * geometry.channels);
     }
@@ -204,8 +285,8 @@ void pool_band(const FusedKernels& kernels, const LinearKernels& linear, const F
     own.batch = items;
     own.begin = pooling.first(row);
     own.end = pooling.last(row);
-    own.claims = pass.claims == nullptr ? nullptr : pass.claims + place;
-    own.packed = pass.packed == nullptr ? nullptr : pass.packed + 3 * place;
+    own.claims = pass.claims == nullptr ? nullptr : pass.claims + item * pass.claim_stride;
+    own.packed = pass.packed == nullptr ? nullptr : pass.packed + 3 * item * pass.claim_stride;
     own.activation = pass.activation == nullptr ? nullptr : pass.activation + place;
     own.mask_image = pass.mask_image == nullptr ? nullptr : pass.mask_image + place;
     for (size_t k = 0; k < pass.operation_count; ++k)
@@ -220,40 +301,52 @@ void pool_band(const FusedKernels& kernels, const LinearKernels& linear, const F
     for (size_t k = 0; k < items; ++k)
         linear.pool_maximum(pooling.geometry, image + k * pooling.band, pooling.pooled + (item + k) * pooling.outputs(),
                             static_cast<int64_t>(row), static_cast<int64_t>(row) + 1);
-    Dots::add(dots + item * pass.probe_count, found, items * pass.probe_count);
+    add_dots(dots + item * pass.probe_count, found, items * pass.probe_count);
 }
 
-// As fused_pass, but what is written is the maximum of each window; parts are ranges of output rows.
-// shape: (batch, count, parts at most). dots: uint64 [parts, batch, probes].
-void fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple pool,
-                       nb::handle dots) {
+// As fused_pass, but what is written is the maximum of each window; a unit is a band: some items of one output row. No
+// piece ends within the rows of a window. shape: (batch, count, threads). dots: uint64 [threads, batch, probes].
+nb::tuple fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple pool,
+                            nb::handle dots, nb::handle pieces) {
     FusedPass pass{};
     pass.batch = nb::cast<size_t>(shape[0]);
     pass.count = nb::cast<size_t>(shape[1]);
-    const size_t most = nb::cast<size_t>(shape[2]);
-    if (most == 0) throw nb::value_error("a pass has at least one range");
+    const size_t threads = nb::cast<size_t>(shape[2]);
+    if (threads == 0) throw nb::value_error("a pass has at least one range");
     read_source(pass, source);
     read_program(pass, program);
-    const Pooling pooling = read_pooling(pool, pass.batch, most);
-    const Ranges ranges(0, static_cast<size_t>(pooling.geometry.output_height), 1, most);
-    Dots sums{nullptr, nullptr, pass.batch * pass.probe_count, 0};
-    sums.source = pass.source_dots = pass.output_dots = data_of<uint64_t>(dots, most * sums.source_count);
+    const Arriving arriving(pass, pieces);
+    const Pooling pooling = read_pooling(pool, pass.batch, threads);
+    const Dots found(dots, threads, pass.batch * pass.probe_count);
+    pass.source_dots = pass.output_dots = found.sums;
     check_whole(pass);
     const FusedKernels& chosen = kernels(isa);
     const LinearKernels& linear = linear_kernels(isa);
-    nb::gil_scoped_release released;
-    auto work = [&](size_t part) {
-        uint64_t* const own = sums.source + part * sums.source_count;
-        for (size_t k = 0; k < sums.source_count; ++k) own[k] = 0;
-        int16_t* const scratch = pooling.scratch + part * pooling_items * pooling.band;
-        for (size_t row = ranges.edge(part); row < ranges.edge(part + 1); ++row)
-            for (size_t item = 0; item < pass.batch; item += pooling_items) {
-                const size_t left = pass.batch - item, items = left < pooling_items ? left : pooling_items;
-                pool_band(chosen, linear, pass, pooling, row, item, items, scratch, own);
-            }
-    };
-    team.run(ranges.parts, work);
-    sums.sum(ranges.parts);
+    const size_t groups = (pass.batch + pooling_items - 1) / pooling_items;
+    std::vector<size_t> rows{0};  // the first output row of each piece, and the end
+    for (size_t piece = 0; piece < arriving.count(pass.count); ++piece) {
+        size_t row = rows.back();
+        while (row < pooling.height() && pooling.last(row) <= arriving.end(piece, pass.count)) ++row;
+        rows.push_back(row);
+    }
+    Schedule schedule(arriving.ring(), rows.size() - 1, std::max<size_t>(1, rows[1]) * groups);
+    {
+        nb::gil_scoped_release released;
+        auto work = [&](size_t thread) {
+            int16_t* const scratch = pooling.scratch + thread * pooling_items * pooling.band;
+            schedule.run([&](size_t piece, size_t unit) {
+                const size_t row = rows[piece] + unit / groups, item = unit % groups * pooling_items;
+                if (row >= rows[piece + 1]) return;
+                FusedPass own = pass;
+                arriving.point(own, piece);
+                const size_t items = std::min(pass.batch - item, pooling_items);
+                pool_band(chosen, linear, own, pooling, row, item, items, scratch, found.of(thread));
+            });
+        };
+        team.run(threads, work);
+        found.finish();
+    }
+    return told(schedule);
 }
 
 using Factor = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -270,10 +363,11 @@ void field_multiply(int isa, Factor a, Factor b, Product product) {
 
 void bind_fused(nb::module_& module) {
     module.def("fused_pass", &fused_pass, nb::arg("isa"), nb::arg("team"), nb::arg("shape"), nb::arg("source"),
-               nb::arg("program"), nb::arg("output"), nb::arg("dots"), "The fused pass; see slalom.arithmetic.fused.");
+               nb::arg("program"), nb::arg("output"), nb::arg("dots"), nb::arg("pieces").none(),
+               "The fused pass; see slalom.arithmetic.fused.");
     module.attr("POOLING_ITEMS") = pooling_items;
     module.def("fused_pass_pooled", &fused_pass_pooled, nb::arg("isa"), nb::arg("team"), nb::arg("shape"),
-               nb::arg("source"), nb::arg("program"), nb::arg("pool"), nb::arg("dots"),
+               nb::arg("source"), nb::arg("program"), nb::arg("pool"), nb::arg("dots"), nb::arg("pieces").none(),
                "The fused pass that keeps maxima alone; see slalom.arithmetic.fused.");
     module.def("field_multiply", &field_multiply, nb::arg("isa"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
                nb::arg("product").noconvert(), "Elementwise a * b mod p for elements of the field.");

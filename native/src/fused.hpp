@@ -39,6 +39,7 @@ struct FusedPass {
     size_t batch, count, begin, end;
     const int32_t* claims;      // exactly one of claims, packed and activation
     const uint8_t* packed;      // claims of three bytes each, little-endian, two's complement: [batch, count, 3]
+    size_t claim_stride;        // elements from one item to the next in claims and packed: count, or fewer in a piece
     const int16_t* activation;
     const int32_t* mask_image;  // may be null
     const uint64_t* probes[maximum_probes];

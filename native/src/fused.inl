@@ -44,24 +44,24 @@ struct Ahead {
 };
 
 inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& tile) {
-    const size_t next = range.item + 1 < pass.batch ? (range.item + 1) * pass.count + range.begin
-                                                    : range.begin + range.count;  // item 0, the next tile
     const bool last = range.item + 1 == pass.batch && range.begin + range.count == pass.end;
-    const auto place = [&](const auto* array, const auto* nothing) {
-        return array == nullptr || last ? nothing : array + next;
+    const auto next = [&](size_t stride) {
+        return range.item + 1 < pass.batch ? (range.item + 1) * stride + range.begin
+                                           : range.begin + range.count;  // item 0, the next tile
     };
-    const size_t next_out = range.item + 1 < pass.batch ? (range.item + 1) * pass.activation_stride + range.begin
-                                                        : range.begin + range.count;
+    const auto place = [&](const auto* array, const auto* nothing, size_t offset) {
+        return array == nullptr || last ? nothing : array + offset;
+    };
+    const size_t own = next(pass.count), claim = next(pass.claim_stride);
     const bool no_activation = pass.activation_out == nullptr || pass.stream_values || last;
-    // three bytes an element: 2 * next here and next in `place`. Asked for, never read, so the type does not matter.
-    const uint8_t* packed = pass.packed == nullptr ? nullptr : pass.packed + 2 * next;
+    // asked for, never read, so the type does not matter
     const auto* claims = pass.packed == nullptr
-                             ? place(pass.claims, tile.source)
+                             ? place(pass.claims, tile.source, claim)
                              : reinterpret_cast<const int32_t*>(
-                                   place(packed, reinterpret_cast<const uint8_t*>(tile.source)));
-    return {claims, place(pass.mask_image, tile.source), place(pass.mask, tile.source),
-            place(pass.stream ? nullptr : pass.blinded, tile.source),
-            no_activation ? tile.output : pass.activation_out + next_out};
+                                   place(pass.packed, reinterpret_cast<const uint8_t*>(tile.source), 3 * claim));
+    return {claims, place(pass.mask_image, tile.source, own), place(pass.mask, tile.source, own),
+            place(pass.stream ? nullptr : pass.blinded, tile.source, own),
+            no_activation ? tile.output : pass.activation_out + next(pass.activation_stride)};
 }
 
 // y[i] = word(i), a vector at a time and then one at a time; meanwhile asks for the lines to be written next.
@@ -80,25 +80,26 @@ SLALOM_INLINE void read_words(size_t count, int32_t* __restrict y, const Ahead& 
 
 inline void read_source(const FusedPass& pass, const Range& range, const Ahead& ahead, int32_t* __restrict y) {
     const size_t place = range.item * pass.count + range.begin, count = range.count;
+    const size_t claim = range.item * pass.claim_stride + range.begin;
     if (pass.activation != nullptr) {
         const int16_t* __restrict activation = pass.activation + place;
         read_words(
             count, y, ahead, [=](size_t i) { return to_words(load_vector<Shorts>(activation + i)); },
             [=](size_t i) { return static_cast<int32_t>(activation[i]); });
     } else if (pass.mask_image != nullptr) {
-        const int32_t* __restrict claims = pass.claims + place;
+        const int32_t* __restrict claims = pass.claims + claim;
         const int32_t* __restrict mask_image = pass.mask_image + place;
         read_words(
             count, y, ahead,  // wraps mod 2^32 (-fwrapv)
             [=](size_t i) { return load_vector<Words>(claims + i) - load_vector<Words>(mask_image + i); },
             [=](size_t i) { return claims[i] - mask_image[i]; });
     } else if (pass.packed != nullptr) {
-        const uint8_t* __restrict packed = pass.packed + 3 * place;
+        const uint8_t* __restrict packed = pass.packed + 3 * claim;
         read_words(
             count, y, ahead, [=](size_t i) { return unpack_vector(packed + 3 * i); },
             [=](size_t i) { return unpack_word(packed + 3 * i); });
     } else {
-        const int32_t* __restrict claims = pass.claims + place;
+        const int32_t* __restrict claims = pass.claims + claim;
         read_words(
             count, y, ahead, [=](size_t i) { return load_vector<Words>(claims + i); },
             [=](size_t i) { return claims[i]; });
@@ -291,10 +292,11 @@ inline bool is_aligned(const void* address, size_t size) { return reinterpret_ca
 inline void run_merged(const FusedPass& pass, const Range& range, const Probes& probes, const Probes& images,
                        const Ahead& ahead, Merge merge) {
     const size_t place = range.item * pass.count + range.begin;
+    const size_t claim = range.item * pass.claim_stride + range.begin;
     const Operation& affine = pass.operations[0];
     MergedRange at{};
-    at.claims = pass.claims + place;
-    at.packed = pass.packed + 3 * place;
+    at.claims = pass.claims + claim;
+    at.packed = pass.packed + 3 * claim;
     at.mask_image = pass.mask_image + place;
     at.mask = pass.mask + place;
     at.activation = pass.activation_out == nullptr

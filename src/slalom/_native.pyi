@@ -24,7 +24,8 @@ def fused_pass(
     program: tuple[Any, ...],
     output: tuple[Any, ...],
     dots: tuple[Any, ...],
-) -> None: ...
+    pieces: tuple[Any, ...] | None,
+) -> tuple[int, float, float]: ...
 def fused_pass_pooled(
     isa: int,
     team: Team,
@@ -33,7 +34,8 @@ def fused_pass_pooled(
     program: tuple[Any, ...],
     pool: tuple[Any, ...],
     dots: NDArray[Any],
-) -> None: ...
+    pieces: tuple[Any, ...] | None,
+) -> tuple[int, float, float]: ...
 def field_multiply(isa: int, a: NDArray[Any], b: NDArray[Any], product: NDArray[Any]) -> None: ...
 def gemm(
     isa: int,

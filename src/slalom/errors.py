@@ -66,3 +66,11 @@ class InputError(ApiMisuse):
     """An image or array from the user is not usable: wrong shape, wrong type, not finite, unreadable."""
 
     exit_code = 9
+
+
+def afresh(error: SlalomError) -> SlalomError:
+    """The same error to be raised again. LOAD-BEARING: one that is kept and raised keeps the memory of those it met.
+
+    Of those that have no more to say than a message and a hint: the ends of a conversation.
+    """
+    return type(error)(str(error), hint=error.hint)

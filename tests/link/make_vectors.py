@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from slalom.link.message import (
     HELLO_SIZE,
+    NO_SLOT,
     REGION_SIZE,
     VERSION,
     WELCOME_SIZE,
@@ -34,6 +35,7 @@ WORDS = (1, -1, 2**31 - 1, -(2**31))  # what an ask or a claim of two items of t
 HELLO = Hello(DIGEST, Bulk.MEMFD)
 WELCOME = Welcome(DIGEST, 0x063F, Accelerator.CPU, 8)
 GEOMETRY = Geometry(3, 14, 4096, 8192)
+WITH_RING = Geometry(3, 14, 4096, 8192, 4, 65536)
 
 
 def words(numbers: Sequence[int], size: int = 4) -> bytes:
@@ -49,7 +51,7 @@ def message(name: str, header: Header, body: Any = None, raw: bytes = b"") -> di
 
 def errand_body(errands: list[Errand], given: Sequence[int] = ()) -> dict[str, Any]:
     """What the body of an ask says."""
-    listed = [{"step": one.step, "slot": one.slot, "element": one.element.name} for one in errands]
+    listed = [{**asdict(one), "element": one.element.name} for one in errands]
     return {"errands": listed, "words": list(given)}
 
 
@@ -59,6 +61,7 @@ def make_messages() -> list[dict[str, Any]]:
     welcome = {**asdict(WELCOME), "digest": DIGEST.hex(), "accelerator": WELCOME.accelerator.name}
     region = {**asdict(GEOMETRY), "name": ""}
     shared = [Errand(0, 0, Element.INT32), Errand(2, 1, Element.INT32)]
+    pieces = [Errand(2, NO_SLOT, Element.INT32, 2)]
     packed, output = [Errand(0, 0, Element.INT24)], [Errand(0, 0, Element.FLOAT32)]
     ask = Header(Kind.COMPUTE, 2, 1, 2, 0, 2, Element.INT32, 16)
     run = Header(Kind.RUN, 6, 4, 1, 0, 2, Element.INT16, 8)
@@ -73,6 +76,12 @@ def make_messages() -> list[dict[str, Any]]:
             Header(Kind.REGION, 1, batch=2, size=REGION_SIZE),
             {**region, "name": "slalom-ab"},
             GEOMETRY.encode(b"slalom-ab"),
+        ),
+        message(
+            "region with a ring",
+            Header(Kind.REGION, 1, batch=2, size=REGION_SIZE),
+            {**asdict(WITH_RING), "name": ""},
+            WITH_RING.encode(b""),
         ),
         message("ready", Header(Kind.READY, 1, batch=2)),
         message("compute", ask, errand_body(shared), encode_errands(shared)),
@@ -94,6 +103,8 @@ def make_messages() -> list[dict[str, Any]]:
             {"words": list(small)},
             words(small, 3),
         ),
+        message("compute in pieces", replace(ask, step=1), errand_body(pieces), encode_errands(pieces)),
+        message("last word of a claim in pieces", Header(Kind.CLAIM, 2, 1, 2, NO_SLOT, 2, Element.INT32, 24)),
         *(message(f"failure {code.name.lower()}", Header(Kind.FAILURE, 0, step=code)) for code in Failure),
         message(
             "largest numbers",
@@ -112,7 +123,7 @@ def make_refused() -> list[dict[str, str]]:
 
     made: list[tuple[str, str, bytes]] = [
         ("another magic", "header", b"SLLN" + header[4:]),
-        ("another version", "header", put(header, 4, 2, 2)),
+        ("another version", "header", put(header, 4, VERSION + 1, 2)),
         ("an unknown kind", "header", put(header, 6, 8, 2)),
         ("an unknown type", "header", put(header, 36, 6)),
         ("a header cut short", "header", header[:-1]),
@@ -123,10 +134,14 @@ def make_refused() -> list[dict[str, str]]:
         ("a reserved word in a welcome", "welcome", put(welcome, 44, 1)),
         ("no ask slots", "region", put(region, 0, 0)),
         ("too many claim slots", "region", put(region, 4, 2**16 + 1)),
-        ("slots that are not aligned", "region", put(region, 8, 4100, 8)),
-        ("a region of 2^48 bytes", "region", put(region, 16, 2**48, 8)),
+        ("slots that are not aligned", "region", put(region, 16, 4100, 8)),
+        ("a region of 2^48 bytes", "region", put(region, 24, 2**48, 8)),
+        ("a reserved word in a region", "region", put(region, 12, 1)),
+        ("a ring of three places", "region", put(WITH_RING.encode(b""), 8, 3)),
+        ("a ring of places without a size", "region", put(region, 8, 4)),
         ("errands cut short", "errands", errands[:-1]),
         ("an errand of an unknown type", "errands", put(errands, 8, 6)),
+        ("an errand with a slot and pieces", "errands", put(errands, 12, 16)),
     ]
     return [{"name": name, "decoder": decoder, "hex": raw.hex()} for name, decoder, raw in made]
 

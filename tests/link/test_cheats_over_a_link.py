@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from slalom import attacks
 from slalom.errors import ApiMisuse, IntegrityError, SlalomError, WireError
+from slalom.link import layout
 from slalom.link.message import Bulk
 from slalom.session import Session
 from tests.devices import case_of, plan_of, same
@@ -18,6 +20,7 @@ from tests.link.serving import Servant, nothing_left, options_of, reach
 BATCH = 3
 NETWORK = "residual"
 WAYS = [(AHEAD, Bulk.MEMFD), (LAYERWISE, Bulk.MEMFD), (PRIVATE, Bulk.MEMFD), (AHEAD, Bulk.INLINE)]
+IN_PIECES = [(AHEAD, Bulk.MEMFD), (LAYERWISE, Bulk.MEMFD), (PRIVATE, Bulk.SHM)]
 ELEMENTS = ("flip_element", "add_2_31", "first_layer", "last_layer")  # change one bit, maybe a high one
 FORMS = ("wrong_shape", "wrong_dtype", "short_answer", "extra_answer", "out_of_order")  # a link sees these itself
 
@@ -31,13 +34,19 @@ def engine() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("level", "bulk"), WAYS, ids=[f"{'-'.join(level)}-{bulk.name.lower()}" for level, bulk in WAYS]
+    ("level", "bulk", "streams"),
+    [*((*way, False) for way in WAYS), *((*way, True) for way in IN_PIECES)],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value).lower(),
 )
 @pytest.mark.parametrize("attack", attacks.names())
-def test_every_cheat_is_refused_over_a_link(attack: str, level: tuple[str, str], bulk: Bulk) -> None:
+def test_every_cheat_is_refused_over_a_link(
+    attack: str, level: tuple[str, str], bulk: Bulk, streams: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "_PIECE_SIZE", 4096)
+    monkeypatch.setattr(layout, "_GRAIN", 16)
     cheat = attacks.make(attack, seed=0, step=None, threads=1, engine=engine())
     with nothing_left():
-        found = error_of(cheat, level, bulk)
+        found = error_of(cheat, level, bulk, streams)
     assert cheat.told
     if found is None:  # a bit that the three bytes of a packed claim have no room for
         assert bulk is Bulk.INLINE
@@ -46,9 +55,12 @@ def test_every_cheat_is_refused_over_a_link(attack: str, level: tuple[str, str],
         assert attack in FORMS or found is IntegrityError
 
 
-def error_of(cheat: attacks.CheatingDevice, level: tuple[str, str], bulk: Bulk) -> type[SlalomError] | None:
+def error_of(
+    cheat: attacks.CheatingDevice, level: tuple[str, str], bulk: Bulk, streams: bool
+) -> type[SlalomError] | None:
     """The error of the request with the lie, after which the session is over; None where the output is right."""
-    device = reach(lambda stream: Servant(cheat, stream), options_of(bulk, micro_batches=1))
+    options = replace(options_of(bulk, micro_batches=1), streams=streams)
+    device = reach(lambda stream: Servant(cheat, stream), options)
     protection, schedule = level
     with Session(plan_of(NETWORK), protection=protection, schedule=schedule, device=device, threads=1,
                  micro_batches=1) as session:  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from slalom.link.message import (
     MAGIC,
     MAXIMUM_SLOTS,
     NAME_SIZE,
+    NO_SLOT,
     REGION_SIZE,
     SLOT_ALIGNMENT,
     VERSION,
@@ -56,9 +58,15 @@ headers = st.builds(
 hellos = st.builds(Hello, digests, st.sampled_from(Bulk))
 welcomes = st.builds(Welcome, digests, st.integers(0, ISOLATION_LIMIT - 1), st.sampled_from(Accelerator), u32)
 counts, pages = st.integers(1, MAXIMUM_SLOTS), st.integers(1, 2**16).map(lambda count: count * SLOT_ALIGNMENT)
-geometries = st.builds(Geometry, counts, counts, pages, pages)
+rings = st.just((0, 0)) | st.tuples(st.integers(0, 16).map(lambda power: 2**power), pages)
+geometries = st.builds(
+    lambda asks, claims, ask_size, claim_size, ring: Geometry(asks, claims, ask_size, claim_size, *ring),
+    counts, counts, pages, pages, rings,
+)  # fmt: skip
 names = st.binary(max_size=NAME_SIZE).filter(lambda name: not name.endswith(b"\0"))
-errands = st.lists(st.builds(Errand, u32, u32, st.sampled_from(Element)), max_size=9)
+placed = st.builds(Errand, u32, u32, st.sampled_from(Element))
+streamed = st.builds(Errand, u32, st.just(NO_SLOT), st.sampled_from(Element), u32)
+errands = st.lists(placed | streamed, max_size=9)
 
 HEADER = Header(Kind.CLAIM, 7, request=3, step=2, slot=5, batch=4, element=Element.INT32, size=4096)
 GEOMETRY = Geometry(3, 14, 4096, 8192)
@@ -73,7 +81,7 @@ def changed(raw: bytes, offset: int, form: str, value: int | bytes) -> bytes:
 
 def test_sizes_are_the_protocol_s() -> None:
     sizes = (HEADER_SIZE, HELLO_SIZE, WELCOME_SIZE, REGION_SIZE, ERRAND_SIZE)
-    assert sizes == (48, 40, 48, 88, 12)
+    assert sizes == (48, 40, 48, 104, 16)
 
 
 @given(headers)
@@ -132,7 +140,7 @@ def test_another_protocol_is_told_by_its_magic(magic: bytes) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("version", [0, 2, 65535])
+@pytest.mark.parametrize("version", [0, 1, 3, 2**16 - 1])
 def test_another_version_is_told_by_both_numbers(version: int) -> None:
     raw = changed(HEADER.encode(), 4, "<H", version)
     with pytest.raises(WireError, match=f"version {version} .* version {VERSION}"):
@@ -165,6 +173,7 @@ def test_errands_come_back(listed: list[Errand]) -> None:
 HELLO = Hello(bytes(32), Bulk.MEMFD).encode()
 WELCOME = Welcome(bytes(32), 0, Accelerator.CPU, 1).encode()
 REGION = GEOMETRY.encode(b"slalom-x")
+RING = replace(GEOMETRY, piece_count=4, piece_size=4096).encode(b"")
 
 
 @pytest.mark.parametrize(
@@ -187,13 +196,21 @@ REGION = GEOMETRY.encode(b"slalom-x")
         (decode_region, changed(REGION, 0, "<I", MAXIMUM_SLOTS + 1)),
         (decode_region, changed(REGION, 4, "<I", 0)),
         (decode_region, changed(REGION, 4, "<I", 2**32 - 1)),
-        (decode_region, changed(REGION, 8, "<Q", 0)),
-        (decode_region, changed(REGION, 8, "<Q", 4097)),
-        (decode_region, changed(REGION, 8, "<Q", 2**48)),
+        (decode_region, changed(REGION, 12, "<I", 1)),
         (decode_region, changed(REGION, 16, "<Q", 0)),
-        (decode_region, changed(REGION, 16, "<Q", 2**64 - 4096)),
+        (decode_region, changed(REGION, 16, "<Q", 4097)),
+        (decode_region, changed(REGION, 16, "<Q", 2**48)),
+        (decode_region, changed(REGION, 24, "<Q", 0)),
+        (decode_region, changed(REGION, 24, "<Q", 2**64 - 4096)),
+        (decode_region, changed(REGION, 8, "<I", 4)),  # places of no size
+        (decode_region, changed(REGION, 32, "<Q", 4096)),  # a size of no places
+        (decode_region, changed(RING, 8, "<I", 3)),
+        (decode_region, changed(RING, 8, "<I", 2 * MAXIMUM_SLOTS)),
+        (decode_region, changed(RING, 32, "<Q", 4097)),
+        (decode_region, changed(RING, 32, "<Q", 2**46)),
         (decode_errands, encode_errands([Errand(0, 0, Element.INT32)])[:-1]),
-        (decode_errands, struct.pack("<III", 0, 0, 6)),
+        (decode_errands, struct.pack("<IIII", 0, 0, 6, 0)),
+        (decode_errands, struct.pack("<IIII", 0, 0, Element.INT32, 16)),  # a slot and pieces
     ],
 )
 def test_bodies_that_are_not_exactly_right_are_refused(decode: object, raw: bytes) -> None:

@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from slalom.arithmetic.fused import pack_claims
+from slalom.arithmetic.pieces import Passage
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.channel import Channel
 from slalom.link.layout import make_layout
 from slalom.link.message import Bulk
-from slalom.link.port import SlotDevice
+from slalom.link.port import Place, SlotDevice
 from slalom.link.queued import QueuedAnswering
 from slalom.link.serve import Mouth
 from slalom.plan.steps import Linear
@@ -26,8 +27,11 @@ from tests.link.lies import LEVELS, PRIVATE
 from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach, served
 
 
-def put(out: NDArray[Any], words: NDArray[Any]) -> None:
-    np.copyto(out, pack_claims(words) if out.dtype == np.uint8 else words)
+def put(out: Place, words: NDArray[Any]) -> None:
+    if isinstance(out, Passage):
+        out.write(pack_claims(words) if out.packed else words, PATIENCE)
+    else:
+        np.copyto(out, pack_claims(words) if out.dtype == np.uint8 else words)
 
 
 class Run:
@@ -37,7 +41,7 @@ class Run:
         self._claims = claims
         self._pool = pool
 
-    def give(self, position: int, out: NDArray[Any]) -> Callable[[], None]:
+    def give(self, position: int, out: Place) -> Callable[[], None]:
         return self._pool.submit(lambda: put(out, self._claims.result()[position])).result
 
 
@@ -55,7 +59,7 @@ class SlotNumpy(NumpyDevice):
         self.mapped -= 1
 
     def begin_compute(
-        self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[NDArray[Any]]
+        self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[Place]
     ) -> Sequence[Callable[[], None]]:
         steps = [self.linear_steps[name] for name in step_names]
         pairs = zip(steps, outs, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from slalom.errors import WireError
 from slalom.link.message import (
+    ERRAND_SIZE,
     HEADER_SIZE,
     VERSION,
     Accelerator,
@@ -67,9 +69,9 @@ def body_of(header: Header, said: dict[str, Any] | None) -> bytes:
         accelerator = Accelerator[said["accelerator"]]
         return Welcome(bytes.fromhex(said["digest"]), said["isolation"], accelerator, said["threads"]).encode()
     if header.kind is Kind.REGION:
-        numbers = [said[key] for key in ("ask_count", "claim_count", "ask_size", "claim_size")]
+        numbers = [said[field.name] for field in fields(Geometry)]
         return Geometry(*numbers).encode(said["name"].encode())
-    listed = [Errand(one["step"], one["slot"], Element[one["element"]]) for one in said.get("errands", [])]
+    listed = [Errand(one["step"], one["slot"], Element[one["element"]], one["span"]) for one in said.get("errands", [])]
     return encode_errands(listed) + words(said["words"], 3 if header.element is Element.INT24 else 4)
 
 
@@ -88,11 +90,10 @@ def said_by(header: Header, raw: bytes) -> dict[str, Any] | None:
         geometry, name = decode_region(raw)
         return {**vars(geometry), "name": name.decode()}
     count = {Kind.GRANT: 1, Kind.CLAIM: 0}.get(header.kind, header.step)
-    listed = [
-        {"step": one.step, "slot": one.slot, "element": one.element.name} for one in decode_errands(raw[: 12 * count])
-    ]
+    end = ERRAND_SIZE * count
+    listed = [{**vars(one), "element": one.element.name} for one in decode_errands(raw[:end])]
     size = 3 if header.element is Element.INT24 else 4
-    numbers = [int.from_bytes(raw[at : at + size], "little", signed=True) for at in range(12 * count, len(raw), size)]
+    numbers = [int.from_bytes(raw[at : at + size], "little", signed=True) for at in range(end, len(raw), size)]
     return {"errands": listed, "words": numbers} if count else {"words": numbers}
 
 

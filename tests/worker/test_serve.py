@@ -83,6 +83,9 @@ def asks() -> dict[str, Ask]:
         "an answer of 16-bit integers": Ask(ASK, (Errand(0, 0, Element.INT16),)),
         "an answer of floats": Ask(ASK, (Errand(0, 0, Element.FLOAT32),)),
         "an answer of no type": Ask(ASK, (Errand(0, 0, Element.NONE),)),
+        "an answer in pieces without a ring": Ask(ASK, (Errand(0, NO_SLOT, Element.INT32, 1),)),
+        "an answer in a slot and in pieces": Ask(ASK, (Errand(0, 0, Element.INT32, 1),)),
+        "an output in pieces": Ask(RUN, (Errand(0, NO_SLOT, Element.FLOAT32, 1),)),
         "words of floats": Ask(replace(ASK, element=Element.FLOAT32)),
         "words of no type": Ask(replace(ASK, element=Element.NONE)),
         "packed words": Ask(replace(ASK, element=Element.INT24, size=BATCH * INPUT * 3)),
@@ -111,14 +114,21 @@ def asks() -> dict[str, Ask]:
         "a region of four billion claims": replace(geometry, claim_count=2**32 - 1),
         "a region of empty slots": replace(geometry, ask_size=0),
         "a region of uneven slots": replace(geometry, claim_size=4097),
+        "a region with a ring of no size": replace(geometry, piece_count=4),
+        "a region with a ring of three places": replace(geometry, piece_count=3, piece_size=4096),
+        "a region with a ring of uneven places": replace(geometry, piece_count=4, piece_size=4097),
+        "a region with a ring of 2^48 bytes": replace(geometry, piece_count=4, piece_size=2**46),
+        "a region with a ring where bytes travel": replace(geometry, piece_count=4, piece_size=4096),
         "a region of 2^47 bytes": Geometry(1, 1, 2**46, 2**46),
         "a region of 2^48 bytes": Geometry(1, 1, 2**47, 2**47),
         "a region beyond 64 bits": Geometry(2**16, 2**16, 2**63, 2**63),
     }
     for name, region in regions.items():
         found[name] = Ask(REGION, (), region.encode(b""), mapped=False)
-    found["a region of another size"] = Ask(replace(REGION, size=REGION_SIZE + 1), (), bytes(89), mapped=False)
-    found["a region of 2^63 bytes of text"] = Ask(replace(REGION, size=2**63), (), bytes(89), mapped=False)
+    found["a region of another size"] = Ask(
+        replace(REGION, size=REGION_SIZE + 1), (), bytes(REGION_SIZE + 1), mapped=False
+    )
+    found["a region of 2^63 bytes of text"] = Ask(replace(REGION, size=2**63), (), bytes(REGION_SIZE + 1), mapped=False)
     return found
 
 
@@ -147,7 +157,7 @@ RAW: dict[str, Callable[[Guest], bytes]] = {
     "a sequence that skips one": lambda guest: replace(ASK, sequence=guest.said + 1).encode(),
     "a sequence that is repeated": lambda guest: replace(ASK, sequence=guest.said - 1).encode(),
     "the largest sequence": lambda guest: replace(ASK, sequence=2**64 - 1).encode(),
-    "another version": lambda guest: ASK.encode()[:4] + b"\2\0" + ASK.encode()[6:],
+    "another version": lambda guest: ASK.encode()[:4] + b"\3\0" + ASK.encode()[6:],
     "another magic": lambda guest: b"SLLN" + ASK.encode()[4:],
     "an unknown kind": lambda guest: ASK.encode()[:6] + b"\x30\0" + ASK.encode()[8:],
     "an unknown type": lambda guest: ASK.encode()[:36] + b"\x09\0\0\0" + ASK.encode()[40:],

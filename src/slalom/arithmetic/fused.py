@@ -20,6 +20,7 @@ from slalom.arithmetic import field
 from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.memory import aligned_empty
+from slalom.arithmetic.pieces import StreamedClaim
 from slalom.arithmetic.pointwise import (
     PreparedAdd,
     PreparedAffine,
@@ -31,7 +32,7 @@ from slalom.arithmetic.pointwise import (
 )
 from slalom.arithmetic.pooling import Room, pool, pool_reference, window_words
 from slalom.errors import ApiMisuse
-from slalom.plan.flow import rows_follow
+from slalom.plan.flow import rows_follow, whole_rows
 from slalom.plan.steps import Function, Pool, Reduction, Shape
 
 Words = NDArray[np.int32]
@@ -42,8 +43,7 @@ MAXIMUM_PROBES = 64  # of one side of a pass, as in fused.hpp
 
 _TILE_COUNT = 1024  # as in dots.inl
 _RANGE_ELEMENTS = 2**16  # of all items together: some 20 microseconds, many times what handing it over takes
-_PARTS_PER_THREAD = 4  # so that a thread that was held up does not hold up the rest
-_POOLED_PARTS_PER_THREAD = 2  # each of them has its own scratch
+_RANGES_PER_THREAD = 4  # so that a thread that was held up does not hold up the rest
 _STREAM_VALUES = 2**22  # the same size in int16: too large to be in the caches when it is read next
 _POOLED_ELEMENTS = _STREAM_VALUES  # fewer are in the caches still when they are pooled after the pass
 _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
@@ -78,7 +78,8 @@ class PassInput:
     """What one pass reads; every array is C-contiguous, rows [B, M] are items.
 
     source: int32 claims, read exactly once (the device may still write to them), or an int16 activation; or claims
-    packed to three bytes each, uint8 [B, M, 3], little-endian in two's complement, read once as well.
+    packed to three bytes each, uint8 [B, M, 3], little-endian in two's complement, read once as well; or a claim of
+    either kind that comes in pieces while the pass runs.
     mask_image: int32 [B, M] or None; y = claim - mask_image mod 2**32. Only for int32 sources.
     probes: for each round uint64 [M] in F_p. program: None lets an int16 activation pass unchanged.
     operands: int16 [B, P] by name. probe_images: uint64 [M] in F_p, one per (consumer, round) of the output.
@@ -87,7 +88,7 @@ class PassInput:
     nobody reads it but a pool.
     """
 
-    source: NDArray[Any]
+    source: NDArray[Any] | StreamedClaim
     mask_image: Words | None
     probes: tuple[Elements, ...]
     program: Program | None
@@ -96,6 +97,13 @@ class PassInput:
     mask: Words | None
     kept: bool = True
     pooling: Pooling | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, M)"""
+        if isinstance(self.source, StreamedClaim):
+            return self.source.passage.batch, self.source.passage.count
+        return self.source.shape[0], self.source.shape[1]
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,7 +132,7 @@ def run_pass(
     """One pass over all elements; `values_out` and `blinded_out` receive the outputs where given.
 
     `scratch` gives memory that a pass which pools needs while it runs. Raises ApiMisuse for arrays whose shapes or
-    types do not fit together.
+    types do not fit together, and for a claim in pieces DeviceError where one is late, or what ended them.
     """
     _validate(given)
     _validate_outputs(given, values_out, blinded_out)
@@ -132,7 +140,7 @@ def run_pass(
         return _run_reference(given, values_out, blinded_out)
     if given.pooling is None:
         return _run_native(dispatch, given, values_out, blinded_out)
-    batch, count = given.source.shape[:2]
+    batch, count = given.shape
     maxima = aligned_empty((batch, given.pooling.count), np.int16) if values_out is None else values_out
     run = _run_then_pool if batch * count < _POOLED_ELEMENTS else _run_pooled
     dots = run(dispatch, given, given.pooling, maxima, scratch)
@@ -149,7 +157,7 @@ def field_multiply(dispatch: Dispatch, a: Elements, b: Elements) -> Elements:
 
 
 def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_out: Any) -> PassOutput:
-    shape = batch, count = given.source.shape[:2]
+    shape = batch, count = given.shape
     program = given.program
     values: Any = values_out
     real = None
@@ -173,51 +181,73 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     )
     native_program = _encode_program(program, given.operands)
 
-    parts = dispatch.threads * _PARTS_PER_THREAD if dispatch.threads > 1 else 1
-    source_dots = np.empty((parts, batch, len(given.probes)), np.uint64)
-    output_dots = np.empty((parts, batch, len(given.probe_images)), np.uint64)
-    shape_of_ranges = (batch, count, _range_multiple(batch), parts)
+    ranges = dispatch.threads * _RANGES_PER_THREAD if dispatch.threads > 1 else 1
+    source_dots = np.empty((dispatch.threads, batch, len(given.probes)), np.uint64)
+    output_dots = np.empty((dispatch.threads, batch, len(given.probe_images)), np.uint64)
+    shape_of_ranges = (batch, count, _range_multiple(batch), ranges, dispatch.threads)
     dots = (source_dots, output_dots)
-    source = _encode_source(given)
-    _native.fused_pass(dispatch.isa.code, dispatch.team, shape_of_ranges, source, native_program, output, dots)
+    source, pieces = _encode_source(given), _encode_pieces(given.source)
+    _settle(
+        given.source,
+        *_native.fused_pass(
+            dispatch.isa.code, dispatch.team, shape_of_ranges, source, native_program, output, dots, pieces
+        ),
+    )
     if program is None and values_out is None:
         values = given.source
     return PassOutput(values, source_dots[0], output_dots[0], blinded)
 
 
 def _run_then_pool(dispatch: Dispatch, given: PassInput, pooling: Pooling, maxima: Any, scratch: Room) -> Elements:
-    whole = scratch(given.source.shape[:2], np.int16)
+    whole = scratch(given.shape, np.int16)
     done = _run_native(dispatch, replace(given, pooling=None), whole, None)
     pool(dispatch, pooling.step, whole.reshape(-1, *pooling.shape), lambda shape, _: maxima.reshape(shape))
     return done.source_dots
 
 
 def _run_pooled(dispatch: Dispatch, given: PassInput, pooling: Pooling, maxima: Any, scratch: Room) -> Elements:
-    batch, count = given.source.shape[:2]
+    batch, count = given.shape
     height, width, channels = pooling.shape
     rows, columns = window_words(pooling.step.rows, height), window_words(pooling.step.columns, width)
     band = int((rows[:, 1] - rows[:, 0]).max()) * width * channels
     band = -(-band // 32) * 32  # whole cache lines
-    parts = min(len(rows), dispatch.threads * _POOLED_PARTS_PER_THREAD) if dispatch.threads > 1 else 1
-    room = scratch((parts, _native.POOLING_ITEMS, band), np.int16)
-    dots = np.empty((parts, batch, len(given.probes)), np.uint64)
-    _native.fused_pass_pooled(
+    room = scratch((dispatch.threads, _native.POOLING_ITEMS, band), np.int16)
+    dots = np.empty((dispatch.threads, batch, len(given.probes)), np.uint64)
+    told = _native.fused_pass_pooled(
         dispatch.isa.code,
         dispatch.team,
-        (batch, count, parts),
+        (batch, count, dispatch.threads),
         _encode_source(given),
         _encode_program(given.program, given.operands),
         (rows, columns, len(rows), len(columns), width, channels, room, maxima, band),
         dots,
+        _encode_pieces(given.source),
     )
+    _settle(given.source, *told)
     summed: Elements = dots[0]
     return summed
 
 
 def _encode_source(given: PassInput) -> tuple[Any, ...]:
     """(claims or None, packed claims or None, activation or None, mask image or None, probes)"""
-    source = given.source
-    return (*(source if source.dtype == kind else None for kind in _SOURCES), given.mask_image, given.probes)
+    source = None if isinstance(given.source, StreamedClaim) else given.source
+    arrays = (source if source is not None and source.dtype == kind else None for kind in _SOURCES)
+    return (*arrays, given.mask_image, given.probes)
+
+
+def _encode_pieces(source: NDArray[Any] | StreamedClaim) -> tuple[Any, ...] | None:
+    """(memory, bytes of a place, places, ready, taken, over, first, span, packed, patience), or None."""
+    if not isinstance(source, StreamedClaim):
+        return None
+    passage, ring = source.passage, source.passage.ring
+    places, size = ring.places.shape
+    counters = (ring.ready, ring.taken, source.over)
+    return (ring.places, size, places, *counters, passage.first, passage.span, passage.packed, source.timeout_seconds)
+
+
+def _settle(source: NDArray[Any] | StreamedClaim, state: int, arrived_at: float, waited: float) -> None:
+    if isinstance(source, StreamedClaim):
+        source.settle(state, arrived_at, waited)
 
 
 def _range_multiple(batch: int) -> int:
@@ -248,7 +278,8 @@ def _encode_operation(operation: PreparedOperation, operands: Mapping[str, NDArr
 
 def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> PassOutput:
     # LOAD-BEARING: one copy in; the device may change the claims while they are read
-    source: Any = unpack_claims(given.source) if given.source.dtype == _UINT8 else given.source.copy()
+    copied = given.source.gather() if isinstance(given.source, StreamedClaim) else given.source.copy()
+    source: Any = unpack_claims(copied) if copied.dtype == _UINT8 else copied
     if given.mask_image is not None:
         source = (source.view(np.uint32) - given.mask_image.view(np.uint32)).view(np.int32)  # wraps mod 2**32
     values: Any = source if given.program is None else run_program(given.program, source, given.operands)
@@ -294,21 +325,18 @@ def _dots(values: Any, probes: tuple[Elements, ...]) -> Elements:
 
 
 def _validate(given: PassInput) -> None:
-    source = given.source
-    packed = source.dtype == _UINT8 and source.ndim == 3 and source.shape[2] == PACKED_SIZE
-    plain = source.ndim == 2 and source.dtype in (_INT16, _INT32)
-    _require(packed or plain, "the source must be int16 or int32 [B, M], or uint8 [B, M, 3]")
-    _require(source.flags.c_contiguous and source.size > 0, "the source must be contiguous and not empty")
+    dtype = _validate_source(given.source)
+    shape = given.shape
     if given.program is None:
-        _require(source.dtype == _INT16, "claims need a program")
+        _require(dtype == _INT16, "claims need a program")
     if given.mask_image is not None:
-        _require(source.dtype == _INT32, "only claims of four bytes have a mask image")
-        _require_array(given.mask_image, _INT32, source.shape, "mask image")
+        _require(dtype == _INT32, "only claims of four bytes have a mask image")
+        _require_array(given.mask_image, _INT32, shape, "mask image")
     if given.mask is not None:
-        _require_array(given.mask, _INT32, source.shape[:2], "mask")
+        _require_array(given.mask, _INT32, shape, "mask")
     _require(max(len(given.probes), len(given.probe_images)) <= MAXIMUM_PROBES, "more than 64 probes on one side")
     for elements in (*given.probes, *given.probe_images):
-        _require_array(elements, _UINT64, source.shape[1:2], "probe")
+        _require_array(elements, _UINT64, shape[1:], "probe")
     if given.program is not None:
         _validate_program(given.program, given)
         _require(given.kept or given.program.output is not None, "real outputs are always kept")
@@ -316,33 +344,53 @@ def _validate(given: PassInput) -> None:
         _validate_pooling(given, given.pooling)
 
 
+def _validate_source(source: NDArray[Any] | StreamedClaim) -> np.dtype[Any]:
+    """The type of what a pass reads."""
+    if isinstance(source, StreamedClaim):
+        passage, places = source.passage, source.passage.ring.places
+        whole = places.ndim == 2 and places.flags.c_contiguous and len(places).bit_count() == 1
+        fits = passage.span > 0 and min(passage.batch, passage.count) > 0
+        size = passage.batch * min(passage.span, passage.count) * passage.width
+        _require(whole and fits and size <= places.shape[-1], "the pieces of a claim do not fit their places")
+        return _UINT8 if passage.packed else _INT32
+    packed = source.dtype == _UINT8 and source.ndim == 3 and source.shape[2] == PACKED_SIZE
+    plain = source.ndim == 2 and source.dtype in (_INT16, _INT32)
+    _require(packed or plain, "the source must be int16 or int32 [B, M], or uint8 [B, M, 3]")
+    _require(source.flags.c_contiguous and source.size > 0, "the source must be contiguous and not empty")
+    return source.dtype
+
+
 def _validate_pooling(given: PassInput, pooling: Pooling) -> None:
     quantised = given.program is not None and given.program.output is not None
     _require(quantised and given.kept, "only activations that are kept are pooled")
     _require(given.mask is None and not given.probe_images, "an activation that is pooled is neither dotted nor masked")
     _require(pooling.step.reduction is Reduction.MAXIMUM, "only a maximum is taken as the pass goes")
-    fits = len(pooling.shape) == 3 and math.prod(pooling.shape) == given.source.shape[1]
+    fits = len(pooling.shape) == 3 and math.prod(pooling.shape) == given.shape[1]
     _require(fits, "the image that is pooled has another size")
     window_words(pooling.step.columns, pooling.shape[1])
     window_words(pooling.step.rows, pooling.shape[0])
     follow = rows_follow(pooling.step.rows, pooling.shape[0]) and len(pooling.step.columns) > 0
     _require(follow, "the windows do not take the rows one after another")
+    if isinstance(given.source, StreamedClaim) and given.source.passage.pieces > 1:
+        grain = whole_rows(pooling.step, pooling.shape)
+        whole = grain > 0 and given.source.passage.span % grain == 0
+        _require(whole, "a piece ends within the rows of a window")
 
 
 def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> None:
     real = given.program is not None and given.program.output is None
     if values_out is not None:
-        count = given.source.shape[1] if given.pooling is None else given.pooling.count
-        _require_array(values_out, _FLOAT32 if real else _INT16, (len(given.source), count), "values_out")
+        count = given.shape[1] if given.pooling is None else given.pooling.count
+        _require_array(values_out, _FLOAT32 if real else _INT16, (given.shape[0], count), "values_out")
     if blinded_out is not None:
         _require(given.mask is not None, "blinded_out needs a mask")
-        _require_array(blinded_out, _INT32, given.source.shape[:2], "blinded_out")
+        _require_array(blinded_out, _INT32, given.shape, "blinded_out")
 
 
 def _validate_program(program: Program, given: PassInput) -> None:
     _require(1 <= len(program.operations) <= _MAXIMUM_OPERATIONS, "a program has 1 to 64 operations")
     _require(isinstance(program.operations[0], PreparedAffine), "the first operation must be an affine")
-    batch, count = given.source.shape[:2]
+    batch, count = given.shape
     quantised = program.output is not None
     _require(quantised or (given.mask is None and not given.probe_images), "real outputs are neither dotted nor masked")
     for operation in program.operations:

@@ -58,10 +58,10 @@ def measure_fused(dispatch: Dispatch) -> list[FusedRow]:
 def _measure(dispatch: Dispatch, masked: bool, from_memory: bool) -> FusedRow:
     count = MEMORY_COUNT if from_memory else CACHE_BYTES // (BATCH * (20 if masked else 8)) // CHANNELS * CHANNELS
     given = _draw(count, masked)
-    shape = given.source.shape
+    shape = given.shape
     values = aligned_empty(shape, np.int16)
     blinded = aligned_empty(shape, np.int32) if masked else None
-    elements = given.source.size
+    elements = shape[0] * shape[1]
     size = sum(array.nbytes for array in _arrays(given)) + values.nbytes + (0 if blinded is None else blinded.nbytes)
     # LOAD-BEARING: written to, or every page of the origin is one page of zeros that never leaves the cache.
     origin, target = np.ones(size // 2, np.uint8), np.ones(size // 2, np.uint8)
@@ -129,7 +129,8 @@ def _prepare(count: int) -> Program:
 
 
 def _arrays(given: PassInput) -> Iterator[NDArray[np.generic]]:
-    yield given.source
+    if isinstance(given.source, np.ndarray):
+        yield given.source
     yield from (array for array in (given.mask_image, given.mask) if array is not None)
     yield from given.probes
     yield from given.probe_images

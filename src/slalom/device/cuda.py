@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slalom.arithmetic.linear import Words, check_words
+from slalom.arithmetic.pieces import Passage
 from slalom.device.pinned import as_host_tensor, pinned_array, pinned_copy
 from slalom.device.recording import Recording, Recordings, Results, Work
 from slalom.errors import ApiMisuse, DeviceError
-from slalom.link.port import Claim
+from slalom.link.port import Claim, Place
 from slalom.plan import Plan
 from slalom.plan.steps import Activation, Linear
 
@@ -100,7 +101,7 @@ class CudaDevice:
 
     # ------------------------------------------------------------ for a caller who brings the memory
 
-    def submit_compute(self, step_names: Sequence[str], words: Words, outs: Sequence[Host]) -> list[Event]:
+    def submit_compute(self, step_names: Sequence[str], words: Words, outs: Sequence[Place]) -> list[Event]:
         """Starts the claims of linear steps that read one value, and gives one event a step.
 
         words: as in `compute`, left alone until the events are done. outs: one array a step, C-contiguous: int32
@@ -124,7 +125,7 @@ class CudaDevice:
 
         return self._submit(("compute", *step_names), words, outs, work, wide)
 
-    def submit_ahead(self, activation: NDArray[np.int16], outs: Sequence[Host]) -> list[Event]:
+    def submit_ahead(self, activation: NDArray[np.int16], outs: Sequence[Place]) -> list[Event]:
         """Starts the whole network, and gives an event for the claim of every linear step, in plan order.
 
         activation: int16 [B, *input shape], left alone until the first event is done. outs: as in `submit_compute`,
@@ -154,10 +155,10 @@ class CudaDevice:
             event.synchronize()
             yield Claim(name, out)
 
-    def _submit(self, key: tuple[str, ...], host: Host, outs: Sequence[Host], work: Work, wide: bool) -> list[Event]:
+    def _submit(self, key: tuple[str, ...], host: Host, outs: Sequence[Place], work: Work, wide: bool) -> list[Event]:
         """Up, through the kernels of `work`, and down: an event for each of `outs`."""
         shape, dtype = host.shape, as_host_tensor(host).dtype
-        sent = tuple(out.dtype.str for out in outs)
+        sent = tuple(is_packed(out) for out in outs)
         recording = self._recordings.of((key, sent, dtype, wide), (shape, dtype), work)
         self._fill(recording, host)
         events = []
@@ -165,7 +166,7 @@ class CudaDevice:
         for graph, results in recording.segments:
             with torch.cuda.stream(self._run):
                 graph.replay()
-            events += [self._download(result, next(places)) for result in results]
+            events += [self._deliver(result, next(places)) for result in results]
         recording.read.record(self._run)
         recording.taken.record(self._down)
         return events
@@ -178,9 +179,15 @@ class CudaDevice:
         self._run.wait_stream(self._up)
         self._run.wait_event(recording.taken)
 
+    def _deliver(self, result: Tensor, out: Place) -> Event:
+        """Copies a result of the stream that runs kernels where it belongs."""
+        if isinstance(out, Passage):
+            raise ApiMisuse("only a device that maps the memory writes claims in pieces")
+        return self._download(result, out)
+
     def _download(self, result: Tensor, out: Host) -> Event:
         """Copies a result of the stream that runs kernels into `out`, and gives the event of its arrival."""
-        event = torch.cuda.Event(blocking=True)
+        event = new_event()
         self._down.wait_stream(self._run)
         with torch.cuda.stream(self._down):
             as_host_tensor(out).view(-1).copy_(result.view(-1), non_blocking=True)
@@ -207,9 +214,13 @@ class CudaDevice:
             raise ApiMisuse(f"this plan takes int16 [B, {shape}], not {activation.dtype} {activation.shape}")
         return activation
 
-    def _check_out(self, name: str, batch: int, out: Host, plain: bool) -> None:
+    def _check_out(self, name: str, batch: int, out: Place, plain: bool) -> None:
         count = batch * int(np.prod(self._step_shape(name), dtype=np.int64))
-        packed = out.dtype == np.uint8 and plain and self.packs(name)
+        packed = is_packed(out) and plain and self.packs(name)
+        if isinstance(out, Passage):
+            if out.packed != packed or out.batch * out.count != count:
+                raise ApiMisuse(f"step {name!r:.80} gives {count} words, which the pieces do not take")
+            return
         if not (packed or out.dtype == np.int32) or out.size != count * (3 if packed else 1):
             raise ApiMisuse(f"step {name!r:.80} gives {count} words, which do not fit {out.dtype} {out.shape}")
         if not (out.flags.c_contiguous and out.flags.writeable):
@@ -223,12 +234,22 @@ class CudaDevice:
         return int(words.min()) < -kind.limit or int(words.max()) > kind.limit
 
 
-def _as_sent(claims: Iterator[Tensor], outs: Sequence[Host]) -> Iterator[Results]:
+def new_event() -> Event:
+    """An event for which a thread waits asleep."""
+    return torch.cuda.Event(blocking=True)
+
+
+def is_packed(out: Place) -> bool:
+    """Whether a claim goes there packed to 3 bytes an element."""
+    return out.packed if isinstance(out, Passage) else out.dtype == np.uint8
+
+
+def _as_sent(claims: Iterator[Tensor], outs: Sequence[Place]) -> Iterator[Results]:
     """The claims as `outs` take them: packed to 3 bytes an element, or as they are."""
     from slalom.device.kernels.packing import packed_claim
 
     for claim, out in zip(claims, outs, strict=True):
-        yield (packed_claim(claim) if out.dtype == np.uint8 else claim,)
+        yield (packed_claim(claim) if is_packed(out) else claim,)
 
 
 @cache

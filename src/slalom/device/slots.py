@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slalom.arithmetic.linear import Words
-from slalom.device.cuda import CudaDevice
+from slalom.arithmetic.pieces import Passage
+from slalom.device.cuda import CudaDevice, Event, is_packed, new_event
+from slalom.device.driver import can_wait, copy_rows, wait_for_word, write_word
 from slalom.device.pinned import as_host_tensor, register_host, unregister_host
 from slalom.device.recording import Recording, Results
 from slalom.errors import ApiMisuse, DeviceError
-from slalom.link.port import AheadRun, Wait
+from slalom.link.port import AheadRun, Place, Wait
 
 
 class CudaSlotDevice(CudaDevice):
-    """A `SlotDevice` on one CUDA GPU. Memory is pinned where CUDA lets it be, so that copies overlap with kernels."""
+    """A `SlotDevice` on one CUDA GPU. Memory is pinned where CUDA lets it be, so that copies overlap with kernels.
+
+    A ring is filled by the stream that copies: it waits for the word that says that a place was read, and writes the
+    one that says that a piece is there, so that no thread stands between the two sides.
+    """
 
     _memory: NDArray[np.uint8] | None = None
 
@@ -38,7 +43,12 @@ class CudaSlotDevice(CudaDevice):
         if memory is not None:
             unregister_host(memory)
 
-    def begin_compute(self, step_names: Sequence[str], words: Words, outs: Sequence[NDArray[Any]]) -> Sequence[Wait]:
+    @property
+    def streams(self) -> bool:
+        """Whether claims can go through a ring: its memory is pinned, and the GPU can wait for a word."""
+        return self._memory is not None and can_wait(self.device.index)
+
+    def begin_compute(self, step_names: Sequence[str], words: Words, outs: Sequence[Place]) -> Sequence[Wait]:
         """Starts linear steps that read one value; see `CudaDevice.submit_compute`."""
         return [event.synchronize for event in self.submit_compute(step_names, words, outs)]
 
@@ -56,14 +66,14 @@ class CudaSlotDevice(CudaDevice):
         self._fill(recording, activation)
         return _CudaAhead(self, recording, names)
 
-    def place(self, recording: Recording, position: int, name: str, out: NDArray[Any]) -> Wait:
+    def place(self, recording: Recording, position: int, name: str, out: Place) -> Wait:
         """Replays the kernels up to one claim of a recording, and copies it out."""
         graph, (result,) = recording.segments[position]
         self._check_out(name, len(recording.source), out, True)
         with torch.cuda.stream(self._run):
             graph.replay()
-            sent = self._packed(result) if out.dtype == np.uint8 else result
-        event = self._download(sent, out)
+            sent = self._packed(result) if is_packed(out) else result
+        event = self._deliver(sent, out)
         if sent is not result:  # a recording's own tensors stay; this one may go once it is copied
             sent.record_stream(self._down)
         if position + 1 == len(self.loaded.linear_steps):
@@ -71,6 +81,26 @@ class CudaSlotDevice(CudaDevice):
             recording.taken.record(self._down)
         wait: Wait = event.synchronize
         return wait
+
+    def _deliver(self, result: Tensor, out: Place) -> Event:
+        return self._pour(result, out) if isinstance(out, Passage) else self._download(result, out)
+
+    def _pour(self, result: Tensor, passage: Passage) -> Event:
+        """Has the stream that copies put a claim into the ring, piece by piece, and gives the event of its end."""
+        if not self.streams:
+            raise DeviceError("the GPU cannot fill a ring here", hint="CUDA must be able to pin the shared memory")
+        ring, row = passage.ring, passage.count * passage.width
+        ready, taken = ring.ready.ctypes.data, ring.taken.ctypes.data
+        self._down.wait_stream(self._run)
+        for piece in passage.each():
+            width = (piece.end - piece.begin) * passage.width
+            wait_for_word(self._down, taken, piece.number + 1 - len(ring.places))
+            source = result.data_ptr() + piece.begin * passage.width
+            copy_rows(self._down, source, row, piece.place.ctypes.data, width, passage.batch)
+            write_word(self._down, ready, piece.number + 1)
+        event = new_event()
+        event.record(self._down)
+        return event
 
     def _packed(self, claim: Tensor) -> Tensor:
         from slalom.device.kernels.packing import packed_claim
@@ -87,7 +117,7 @@ class _CudaAhead:
         self._names = names
         self._next = 0
 
-    def give(self, position: int, out: NDArray[Any]) -> Wait:
+    def give(self, position: int, out: Place) -> Wait:
         """See `AheadRun`. Raises ApiMisuse where it is not the next claim's turn."""
         if position != self._next:
             raise ApiMisuse("claims of a network under way come in the plan's order")

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from slalom.errors import DeviceError, SlalomError, WireError
+from slalom.errors import DeviceError, SlalomError, WireError, afresh
 from slalom.link.channel import Channel, ChannelClosedError
 from slalom.link.message import HEADER_SIZE, Failure, Header, Kind, decode_header, require_version
 
@@ -108,11 +108,6 @@ class Answers:
             return self._channel.receive(HEADER_SIZE, None)
         except ChannelClosedError as error:
             raise DeviceError("the worker is gone") from error
-
-
-def afresh(error: SlalomError) -> SlalomError:
-    """The same error to be raised again. LOAD-BEARING: one that is kept and raised keeps the memory of those it met."""
-    return type(error)(str(error), hint=error.hint)
 
 
 def refusal(raw: bytes) -> SlalomError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +16,7 @@ from slalom.arithmetic.fused import pack_claims
 from slalom.errors import WireError
 from slalom.link.message import NO_SLOT, Element, Errand, Header, Kind
 from slalom.link.port import Claim
-from slalom.link.region import Region
+from slalom.link.region import PieceNumbers, Region, passage_of
 from slalom.link.serve import Asked, Mouth, Served
 
 _NOWHERE = Errand(NO_SLOT, NO_SLOT, Element.OTHER)
@@ -32,11 +34,12 @@ class CallAnswering:
         self._layout = served.layout
         self._mouth = mouth
         self._region: Region | None = None
+        self._pieces = PieceNumbers()
         self._ahead: tuple[Header, Iterator[Claim], int] | None = None  # the ask, the claims to come, how many are due
 
     def map(self, region: Region) -> None:
         """Takes the memory."""
-        self._region = region
+        self._region, self._pieces = region, PieceNumbers()
 
     def compute(self, asked: Asked) -> None:
         """Calls the device and sends what it returns."""
@@ -64,7 +67,7 @@ class CallAnswering:
             self._give(asked, Kind.CLAIM, _NOWHERE, _NOTHING)
             return
         step = self._layout.positions.get(claim.step, NO_SLOT)
-        self._give(asked, Kind.CLAIM, Errand(step, errand.slot, errand.element), claim.words)
+        self._give(asked, Kind.CLAIM, replace(errand, step=step), claim.words)
         if due == 1:
             for extra in itertools.islice(claims, 1):
                 self._give(asked, Kind.CLAIM, _NOWHERE, extra.words)
@@ -89,6 +92,17 @@ class CallAnswering:
         if errand.element is Element.INT24 and element is Element.INT32 and given.size and given.ndim > 1:
             given, element = pack_claims(given), Element.INT24
         header = Header(kind, 0, asked.request, errand.step, errand.slot, len(given), element, given.nbytes)
+        if errand.span:
+            self._pour(asked, errand, given)
         if errand.slot != NO_SLOT and given.nbytes <= self._region.geometry.claim_size:
             np.copyto(self._region.claim(errand.slot, given.shape, given.dtype), given)
         self._mouth.answer(header, given)
+
+    def _pour(self, asked: Header, errand: Errand, given: NDArray[Any]) -> None:
+        """Puts a claim through the ring; one of another size or type than was asked has nothing to do there."""
+        if self._region is None or errand.step == NO_SLOT:
+            return
+        count = math.prod(self._layout.steps[errand.step].output.shape)
+        passage = passage_of(self._region.ring(), self._pieces, errand, asked.batch, count)
+        if given.nbytes == passage.nbytes and given.dtype == (np.uint8 if passage.packed else np.int32):
+            self._mouth.pour(passage, given)

@@ -102,6 +102,13 @@ class Channel:
             raise WireError("a memory file was announced and did not come")
         return self._descriptors.pop(0)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the other side closed a connection within this machine, read or not."""
+        poll = select.poll()
+        poll.register(self._stream, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def hang_up(self) -> None:
         """Ends the connection, for threads that wait in it too.
 

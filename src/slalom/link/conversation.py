@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from slalom.errors import DeviceError, SlalomError
-from slalom.link.answers import Answers, Expected, afresh
+from slalom.errors import DeviceError, SlalomError, afresh
+from slalom.link.answers import Answers, Expected
 from slalom.link.channel import Channel
 from slalom.link.message import Header
 

@@ -1,4 +1,4 @@
-"""What a plan says of a conversation about it: which shapes cross, and how many claims are open at once.
+"""What a plan says of a conversation about it: which shapes cross and how, and how many claims are open at once.
 
 Either side makes it from its own plan. Nothing in it comes from a peer.
 """
@@ -6,7 +6,7 @@ Either side makes it from its own plan. Nothing in it comes from a peer.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,19 +14,24 @@ from slalom.arithmetic.fused import PACKED_LIMIT
 from slalom.link.message import Geometry
 from slalom.link.region import page_ceiling
 from slalom.plan import Plan
-from slalom.plan.flow import Flow, trace_flow
+from slalom.plan.flow import Flow, trace_flow, whole_rows
 from slalom.plan.steps import Graph, Linear, Shape
 from slalom.plan.validation import sources_of
 
 _WORD_SIZE = 4  # no element that crosses is larger
 _AHEAD_CLAIMS = 12  # that wait for the trusted side while the device runs ahead
+_PIECE_COUNT = 4  # a power of two
+_PIECE_SIZE = 2**23  # four of them stay in the caches of a processor with some 100 MB or more (decision 0022)
+_GRAIN = 1024  # elements: the tiles of the fused pass
 
 
 @dataclass(frozen=True)
 class Layout:
     """The linear steps in plan order with the shapes of what they read and give, the input, the outputs.
 
-    `open_claims`: the most claims of one micro-batch that are asked for and not yet used.
+    `open_claims`: the most claims of one micro-batch that are asked for and not yet used. `streams_ahead` and
+    `streams_asked`: the steps whose claims can go through the ring, where the device runs ahead and where it is asked
+    step by step: whoever waits for a later claim has read them. `grains`: what a piece is a multiple of, in elements.
     """
 
     digest: bytes
@@ -35,6 +40,9 @@ class Layout:
     input_shape: Shape
     output_shapes: tuple[Shape, ...]
     open_claims: int
+    streams_ahead: frozenset[int] = frozenset()
+    streams_asked: frozenset[int] = frozenset()
+    grains: tuple[int, ...] = ()
 
     def packs(self, position: int) -> bool:
         """Whether the range proof leaves a claim of this step three bytes, where it is a plain accumulator."""
@@ -45,30 +53,48 @@ class Layout:
         """The place of each linear step in the plan's order."""
         return {step.name: index for index, step in enumerate(self.steps)}
 
-    def geometry(self, batch: int, micro_batches: int) -> Geometry:
-        """Slots for `micro_batches` parts of at most `batch` items in flight."""
+    def geometry(self, batch: int, micro_batches: int, *, streams: bool = False) -> Geometry:
+        """Slots for `micro_batches` parts of at most `batch` items in flight; with a ring, where claims stream."""
         asked = [self.input_shape, *self.sources.values()]
-        answered = [*(step.output.shape for step in self.steps), *self.output_shapes]
+        streamed = self.streams_ahead & self.streams_asked if streams else frozenset()
+        claimed = [step.output.shape for position, step in enumerate(self.steps) if position not in streamed]
+        answered = [*claimed, *self.output_shapes]
+        grains = [min(self.grains[position], self._count(position)) for position in streamed]
         return Geometry(
-            ask_count=micro_batches + 1,
+            # one more where the words of an ask are read until its last piece is, while the next are written already
+            ask_count=micro_batches + 1 + bool(streamed),
             # twice: those a walk has open, and as many that its next ask adds while the last are still held
             claim_count=2 * micro_batches * max(self.open_claims, len(self.output_shapes)) + _AHEAD_CLAIMS,
             ask_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in asked)),
             claim_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in answered)),
+            piece_count=_PIECE_COUNT if streamed else 0,
+            piece_size=page_ceiling(max(_PIECE_SIZE, batch * _WORD_SIZE * max(grains))) if streamed else 0,
         )
+
+    def span(self, position: int, batch: int, width: int, piece_size: int) -> int:
+        """Elements of each item in a piece of a step's claim, `width` bytes each; 0 where a piece is too small."""
+        count, room = self._count(position), piece_size // (batch * width)
+        return count if count <= room else room // self.grains[position] * self.grains[position]
+
+    def _count(self, position: int) -> int:
+        return math.prod(self.steps[position].output.shape)
 
 
 def make_layout(plan: Plan) -> Layout:
     """The layout of a plan; keeps none of its tensors."""
-    graph = plan.graph
+    graph, flow = plan.graph, trace_flow(plan.graph)
     steps = tuple(step for step in graph.steps if isinstance(step, Linear))
+    grains = tuple(_grain_of(step, graph, flow) for step in steps)
     return Layout(
         digest=bytes.fromhex(plan.digest),
         steps=steps,
         sources={step.name: plan.types[step.source].shape for step in steps},
         input_shape=graph.input.output.shape,
         output_shapes=tuple(plan.types[output.source].shape for output in graph.outputs),
-        open_claims=most_open_claims(graph, trace_flow(graph)),
+        open_claims=most_open_claims(graph, flow),
+        streams_ahead=streamed_ahead(graph, grains),
+        streams_asked=streamed_asked(graph, flow, grains),
+        grains=grains,
     )
 
 
@@ -84,3 +110,50 @@ def most_open_claims(graph: Graph, flow: Flow) -> int:
         most = max(most, len(opened))  # what the step reads is let go only once the step is done
         opened -= read
     return most
+
+
+def streamed_ahead(graph: Graph, grains: Sequence[int]) -> frozenset[int]:
+    """Positions of the steps whose claim is read before that of every later step.
+
+    Claims leave the device one after another. One that goes through the ring holds up those behind it until it is read,
+    so nobody may need one of them first.
+    """
+    readers, found, earliest = _readers(graph), set(), len(graph.steps)
+    steps = [step for step in graph.steps if isinstance(step, Linear)]
+    for position in reversed(range(len(steps))):
+        reader = readers.get(steps[position].name, len(graph.steps))
+        if reader < earliest and grains[position]:
+            found.add(position)
+        earliest = min(earliest, reader)
+    return frozenset(found)
+
+
+def streamed_asked(graph: Graph, flow: Flow, grains: Sequence[int]) -> frozenset[int]:
+    """Positions of the steps whose claim is read before anything more is asked for, in the order of the ask."""
+    readers = _readers(graph)
+    made = {graph.input.name: -1} | {step.name: index for index, step in enumerate(graph.steps)}
+    asks = sorted(made[name] for name in flow.consumers)
+    positions = {step.name: index for index, step in enumerate(s for s in graph.steps if isinstance(s, Linear))}
+    found: set[int] = set()
+    for name, consumers in flow.consumers.items():
+        following = min((index for index in asks if index > made[name]), default=len(graph.steps))
+        last = -1
+        for step in consumers:
+            reader, position = readers.get(step.name, len(graph.steps) + 1), positions[step.name]
+            if last < reader <= following and grains[position]:
+                found.add(position)
+                last = reader
+    return frozenset(found)
+
+
+def _readers(graph: Graph) -> dict[str, int]:
+    """For each linear step, the index of the step that reads its claim."""
+    linear = {step.name for step in graph.steps if isinstance(step, Linear)}
+    return {source: index for index, step in enumerate(graph.steps) for source in sources_of(step) if source in linear}
+
+
+def _grain_of(linear: Linear, graph: Graph, flow: Flow) -> int:
+    """What a piece of a claim is a multiple of, in elements: a tile, or the rows of a window; 0 where these differ."""
+    reader = next((step for step in graph.steps if linear.name in sources_of(step)), None)
+    pool = None if reader is None else flow.pooled.get(reader.name)
+    return _GRAIN if pool is None else whole_rows(pool, linear.output.shape)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slalom.errors import WireError
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"SLLM"
 NO_SLOT = 2**32 - 1
 DIGEST_SIZE = 32
@@ -29,8 +29,8 @@ _HEADER = struct.Struct("<4sHHQQIIIIQ")
 _PREFIX = struct.Struct("<4sH")
 _HELLO = struct.Struct(f"<{DIGEST_SIZE}sII")
 _WELCOME = struct.Struct(f"<{DIGEST_SIZE}sIIII")
-_REGION = struct.Struct(f"<IIQQ{NAME_SIZE}s")
-_ERRAND = struct.Struct("<III")
+_REGION = struct.Struct(f"<IIIIQQQ{NAME_SIZE}s")
+_ERRAND = struct.Struct("<IIII")
 
 HEADER_SIZE = _HEADER.size
 HELLO_SIZE = _HELLO.size
@@ -193,48 +193,65 @@ def decode_welcome(raw: bytes) -> Welcome:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where slots lie: `ask_count` of `ask_size` bytes, then `claim_count` of `claim_size`; sizes are whole pages."""
+    """Where slots lie: `ask_count` of `ask_size` bytes, then `claim_count` of `claim_size`; sizes are whole pages.
+
+    Then a ring of `piece_count` places of `piece_size`, and a page of its counters; or neither, where both are 0.
+    """
 
     ask_count: int
     claim_count: int
     ask_size: int
     claim_size: int
+    piece_count: int = 0
+    piece_size: int = 0
+
+    @property
+    def ring_offset(self) -> int:
+        """Where the ring begins."""
+        return self.ask_count * self.ask_size + self.claim_count * self.claim_size
 
     @property
     def size(self) -> int:
         """Of the whole region."""
-        return self.ask_count * self.ask_size + self.claim_count * self.claim_size
+        counters = SLOT_ALIGNMENT if self.piece_count else 0
+        return self.ring_offset + self.piece_count * self.piece_size + counters
 
     def encode(self, name: bytes) -> bytes:
-        """88 bytes, with the name of a file in /dev/shm, or none."""
-        return _REGION.pack(self.ask_count, self.claim_count, self.ask_size, self.claim_size, name)
+        """104 bytes, with the name of a file in /dev/shm, or none."""
+        counts = (self.ask_count, self.claim_count, self.piece_count)
+        return _REGION.pack(*counts, 0, self.ask_size, self.claim_size, self.piece_size, name)
 
 
 def decode_region(raw: bytes) -> tuple[Geometry, bytes]:
     """The body of a REGION: geometry and name. Raises WireError for what no trusted side would send."""
     if len(raw) != REGION_SIZE:
         raise WireError("a region is cut short")
-    *numbers, name = _REGION.unpack(raw)
-    geometry = Geometry(*numbers)
-    counts = 1 <= geometry.ask_count <= MAXIMUM_SLOTS and 1 <= geometry.claim_count <= MAXIMUM_SLOTS
-    sizes = all(size and size % SLOT_ALIGNMENT == 0 for size in (geometry.ask_size, geometry.claim_size))
-    if not counts or not sizes or geometry.size >= 2**48:
+    asks, claims, pieces, zero, ask_size, claim_size, piece_size, name = _REGION.unpack(raw)
+    geometry = Geometry(asks, claims, ask_size, claim_size, pieces, piece_size)
+    counts = 1 <= asks <= MAXIMUM_SLOTS and 1 <= claims <= MAXIMUM_SLOTS and pieces <= MAXIMUM_SLOTS
+    sizes = all(size and size % SLOT_ALIGNMENT == 0 for size in (ask_size, claim_size))
+    ring = pieces.bit_count() <= 1 and (pieces > 0) == (piece_size > 0) and piece_size % SLOT_ALIGNMENT == 0
+    if zero or not (counts and sizes and ring) or geometry.size >= 2**48:
         raise WireError("a region has no sense")
     return geometry, name.rstrip(b"\0")
 
 
 @dataclass(frozen=True)
 class Errand:
-    """One thing to compute, a linear step or an output by position; the slot that takes the answer, and its type."""
+    """One thing to compute, a linear step or an output by position; the slot that takes the answer, and its type.
+
+    span: where not 0, the answer has no slot: it comes through the ring, so many elements of each item in a piece.
+    """
 
     step: int
     slot: int
     element: Element
+    span: int = 0
 
 
 def encode_errands(errands: Sequence[Errand]) -> bytes:
-    """Twelve bytes each."""
-    return b"".join(_ERRAND.pack(errand.step, errand.slot, errand.element) for errand in errands)
+    """Sixteen bytes each."""
+    return b"".join(_ERRAND.pack(errand.step, errand.slot, errand.element, errand.span) for errand in errands)
 
 
 def decode_errands(raw: bytes) -> tuple[Errand, ...]:
@@ -242,6 +259,9 @@ def decode_errands(raw: bytes) -> tuple[Errand, ...]:
     if len(raw) % ERRAND_SIZE:
         raise WireError("a list of errands is cut short")
     try:
-        return tuple(Errand(step, slot, Element(element)) for step, slot, element in _ERRAND.iter_unpack(raw))
+        errands = tuple(Errand(step, slot, Element(kind), span) for step, slot, kind, span in _ERRAND.iter_unpack(raw))
     except ValueError as error:
         raise WireError("an errand of a type that the protocol does not have") from error
+    if any(errand.span and errand.slot != NO_SLOT for errand in errands):
+        raise WireError("an answer comes through the ring, or has a slot")
+    return errands

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from slalom.arithmetic.pieces import Passage
 from slalom.plan import Plan
 
 
@@ -49,12 +50,13 @@ class DevicePort(Protocol):
 
 
 Wait = Callable[[], None]
+Place = NDArray[Any] | Passage  # where a claim goes: an array, or a way through the ring
 
 
 class AheadRun(Protocol):
     """A whole network under way on a device."""
 
-    def give(self, position: int, out: NDArray[Any]) -> Wait:
+    def give(self, position: int, out: Place) -> Wait:
         """Puts the claim of a linear step into `out` as soon as it is there; the function waits for that."""
 
 
@@ -62,7 +64,8 @@ class AheadRun(Protocol):
 class SlotDevice(DevicePort, Protocol):
     """A device that works beside who asks it: what it is given to do it does in order, and writes answers where told.
 
-    Arrays of answers are int32 [B, *output shape], or uint8 [B, M, 3] for the low three bytes of each word.
+    Arrays of answers are int32 [B, *output shape], or uint8 [B, M, 3] for the low three bytes of each word. What goes
+    through a ring goes in the order of the calls: a piece is written once its place was read.
     """
 
     def map_memory(self, memory: NDArray[np.uint8]) -> None:
@@ -71,9 +74,7 @@ class SlotDevice(DevicePort, Protocol):
     def unmap_memory(self) -> None:
         """Forgets it; nothing is under way there."""
 
-    def begin_compute(
-        self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[NDArray[Any]]
-    ) -> Sequence[Wait]:
+    def begin_compute(self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[Place]) -> Sequence[Wait]:
         """As `compute`, with a place for each answer; a function for each waits until it is there."""
 
     def begin_ahead(self, activation: NDArray[np.int16]) -> AheadRun:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -12,14 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slalom.arithmetic.pieces import Passage, Ring
 from slalom.errors import ApiMisuse, SlalomError, WireError
 from slalom.link.channel import ChannelClosedError
 from slalom.link.message import Element, Errand, Failure, Header, Kind
-from slalom.link.port import AheadRun, SlotDevice, Wait
-from slalom.link.region import Region
+from slalom.link.port import AheadRun, Place, SlotDevice, Wait
+from slalom.link.region import PieceNumbers, Region, passage_of
 from slalom.link.serve import Asked, Mouth, Served
 
 _JOIN_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
 _TYPES: Mapping[Element, np.dtype[Any]] = MappingProxyType(
     {Element.INT32: np.dtype(np.int32), Element.INT24: np.dtype(np.uint8), Element.FLOAT32: np.dtype(np.float32)}
 )
@@ -35,6 +39,8 @@ class QueuedAnswering:
         self._layout = served.layout
         self._mouth = mouth
         self._region: Region | None = None
+        self._ring: Ring | None = None
+        self._pieces = PieceNumbers()
         self._runs: dict[int, tuple[AheadRun, Asked, int]] = {}  # by request: the run, its ask, claims still due
         self._failure: BaseException | None = None
         self._due: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -45,10 +51,12 @@ class QueuedAnswering:
         """Takes the memory, once nothing is under way in the one before."""
         idle = threading.Event()
         self._due.put(idle.set)
-        idle.wait()
+        while not idle.wait(_LOOK_SECONDS):
+            self._let_pieces_go()  # whoever maps new memory reads none of the old
         if self._region is not None:
             self._device.unmap_memory()
-        self._region = region
+        self._region, self._pieces = region, PieceNumbers()
+        self._ring = region.ring() if region.geometry.piece_count else None
         self._device.map_memory(region.whole)
 
     def compute(self, asked: Asked) -> None:
@@ -58,7 +66,7 @@ class QueuedAnswering:
         for wait, errand, out in zip(
             self._device.begin_compute(names, asked.words, outs), asked.errands, outs, strict=True
         ):
-            self._promise(wait, _header(Kind.CLAIM, asked.header, errand, out), out)
+            self._promise(wait, asked.header, errand, out)
 
     def run_ahead(self, asked: Asked) -> None:
         """Starts the whole network."""
@@ -75,14 +83,14 @@ class QueuedAnswering:
         if due > 1:
             self._runs[header.request] = run, asked, due - 1
         out = self._claim_of(asked.header, errand)
-        self._promise(run.give(errand.step, out), _header(Kind.CLAIM, asked.header, errand, out), out)
+        self._promise(run.give(errand.step, out), asked.header, errand, out)
 
     def run(self, asked: Asked) -> None:
         """Calls the device: nobody runs beside the whole network."""
         for errand, output in zip(asked.errands, self._device.run(asked.words), strict=True):
-            out = self._place(errand, output.shape)
+            out = self._slot_of(errand, output.shape)
             np.copyto(out, output, casting="no")
-            self._promise(lambda: None, _header(Kind.OUTPUT, asked.header, errand, out), out)
+            self._promise(lambda: None, asked.header, errand, out)
 
     def say(self, header: Header) -> None:
         """Sends a header after every answer so far."""
@@ -95,28 +103,45 @@ class QueuedAnswering:
             return
         self._due.put(None)
         if sender is not threading.current_thread():
-            sender.join(_JOIN_SECONDS)
+            deadline = time.monotonic() + _JOIN_SECONDS
+            while sender.is_alive() and time.monotonic() < deadline:
+                self._let_pieces_go()
+                sender.join(_LOOK_SECONDS)
         if self._region is not None:
             self._device.unmap_memory()
 
-    def _claim_of(self, asked: Header, errand: Errand) -> NDArray[Any]:
-        shape = (asked.batch, *self._layout.steps[errand.step].output.shape)
-        if errand.element is Element.INT24:
-            return self._place(errand, (asked.batch, int(np.prod(shape[1:])), 3))
-        return self._place(errand, shape)
+    def _let_pieces_go(self) -> None:
+        """Has nothing wait for the other side, which reads no more: again and again, for it may write there too."""
+        if self._ring is not None:
+            self._ring.taken[0] = self._pieces.next
 
-    def _place(self, errand: Errand, shape: tuple[int, ...]) -> NDArray[Any]:
+    def _claim_of(self, asked: Header, errand: Errand) -> Place:
+        shape = (asked.batch, *self._layout.steps[errand.step].output.shape)
+        if errand.span:
+            if self._ring is None:
+                raise WireError("a claim in pieces has no ring")
+            return passage_of(self._ring, self._pieces, errand, asked.batch, math.prod(shape[1:]))
+        if errand.element is Element.INT24:
+            return self._slot_of(errand, (asked.batch, math.prod(shape[1:]), 3))
+        return self._slot_of(errand, shape)
+
+    def _slot_of(self, errand: Errand, shape: tuple[int, ...]) -> NDArray[Any]:
         if self._region is None or errand.element not in _TYPES:
             raise WireError("an answer has no memory, or a type that nobody gives")
         return self._region.claim(errand.slot, shape, _TYPES[errand.element])
 
-    def _promise(self, wait: Wait, header: Header, out: NDArray[Any]) -> None:
+    def _promise(self, wait: Wait, asked: Header, errand: Errand, out: Place) -> None:
         if self._failure is not None:
             raise self._failure
+        kind = Kind.OUTPUT if errand.element is Element.FLOAT32 else Kind.CLAIM
+        header = Header(kind, 0, asked.request, errand.step, errand.slot, asked.batch, errand.element, out.nbytes)
 
         def fulfil() -> None:
             wait()
-            self._mouth.answer(header, out)
+            if isinstance(out, Passage):
+                self._mouth.say(header)
+            else:
+                self._mouth.answer(header, out)
 
         self._due.put(fulfil)
 
@@ -130,7 +155,3 @@ class QueuedAnswering:
             self._failure = error
             with contextlib.suppress(SlalomError):
                 self._mouth.say(Header(Kind.FAILURE, 0, step=Failure.DEVICE))
-
-
-def _header(kind: Kind, asked: Header, errand: Errand, out: NDArray[Any]) -> Header:
-    return Header(kind, 0, asked.request, errand.step, errand.slot, asked.batch, errand.element, out.nbytes)

@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from slalom.arithmetic.pieces import PIECE_NUMBERS, Passage, Ring
 from slalom.errors import DeviceError, WireError
-from slalom.link.message import NAME_SIZE, SHM_FOLDER, SHM_PREFIX, Bulk, Geometry
+from slalom.link.message import NAME_SIZE, SHM_FOLDER, SHM_PREFIX, Bulk, Element, Errand, Geometry
 
+_COUNTER_STRIDE = 64  # words: far enough that neither side's counter slows the other's down
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -50,6 +52,20 @@ class Region:
         start = self.geometry.ask_count * self.geometry.ask_size
         return self._view(slot, self.geometry.claim_count, start, self.geometry.claim_size, shape, dtype)
 
+    def ring(self) -> Ring:
+        """The ring. Raises WireError where the region has none."""
+        geometry = self.geometry
+        if geometry.piece_count == 0:
+            raise WireError("a region without a ring")
+        end = geometry.ring_offset + geometry.piece_count * geometry.piece_size
+        places = np.frombuffer(self._bytes[geometry.ring_offset : end], np.uint8)
+        counters = np.frombuffer(self._bytes[end : geometry.size], np.uint32)
+        return Ring(
+            places.reshape(geometry.piece_count, geometry.piece_size),
+            counters[:1],
+            counters[_COUNTER_STRIDE : _COUNTER_STRIDE + 1],
+        )
+
     def ask_slot_of(self, array: NDArray[Any]) -> int | None:
         """The ask slot at whose first byte an array begins, or None where it lies elsewhere."""
         offset = array.__array_interface__["data"][0] - self._base
@@ -65,6 +81,27 @@ class Region:
             raise WireError("a message names memory outside of its region")
         begin = start + slot * size
         return np.frombuffer(self._bytes[begin : begin + needed], kind).reshape(shape)
+
+
+class PieceNumbers:
+    """Numbers of the pieces of a ring, in order. Either side counts for itself."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def take(self, count: int) -> int:
+        """The first of so many."""
+        first, self.next = self.next, (self.next + count) % PIECE_NUMBERS
+        return first
+
+
+def passage_of(ring: Ring, numbers: PieceNumbers, errand: Errand, batch: int, count: int) -> Passage:
+    """The way of a claim [batch, count] through the ring. Raises WireError where a piece has no room there."""
+    passage = Passage(ring, numbers.next, batch, count, errand.span, errand.element is Element.INT24)
+    if batch * min(errand.span, count) * passage.width > ring.places.shape[1]:
+        raise WireError("a piece of a claim has no room in the ring")
+    numbers.take(passage.pieces)
+    return passage
 
 
 class Slots:

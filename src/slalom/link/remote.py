@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slalom.arithmetic.fused import PACKED_SIZE
-from slalom.errors import ApiMisuse, DeviceError, WireError
+from slalom.arithmetic.pieces import Ring, StreamedClaim
+from slalom.errors import ApiMisuse, DeviceError, SlalomError, WireError
 from slalom.link.answers import NOT_ASKED, Expected
 from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
 from slalom.link.layout import Layout, make_layout
 from slalom.link.message import (
     HELLO_SIZE,
+    NO_SLOT,
     REGION_SIZE,
     WELCOME_SIZE,
     Accelerator,
@@ -40,11 +42,12 @@ from slalom.link.message import (
     encode_errands,
 )
 from slalom.link.port import Claim
-from slalom.link.region import Region, Slots, make_region
+from slalom.link.region import PieceNumbers, Region, Slots, make_region, passage_of
 from slalom.plan import Plan
 from slalom.plan.steps import Shape
 
 _GRANTS = 8  # claims that a device running ahead may owe
+_UNSETTLED = 2  # claims in pieces that were handed on, and whose last word is still to come
 _DTYPES: Mapping[Element, np.dtype[Any]] = MappingProxyType(
     {
         Element.INT16: np.dtype(np.int16),
@@ -63,6 +66,7 @@ class _Form(NamedTuple):
     element: Element
 
 
+_NOTHING = np.empty(0, np.uint8)  # what lies in the slot of an answer that has none
 _COMPUTE = _Form(Kind.COMPUTE, Kind.CLAIM, Element.INT32)
 _RUN = _Form(Kind.RUN, Kind.OUTPUT, Element.FLOAT32)
 
@@ -70,22 +74,31 @@ _RUN = _Form(Kind.RUN, Kind.OUTPUT, Element.FLOAT32)
 @dataclass(frozen=True)
 class LinkOptions:
     """How to speak with a worker. `micro_batches`: exchanges in flight; `timeout_seconds` bounds every wait, but for
-    `start_seconds` that a worker may take to say its welcome."""
+    `start_seconds` that a worker may take to say its welcome. `streams`: whether claims come in pieces through a ring
+    where memory is shared; by itself where the worker has a GPU, whose copies are what fills the memory."""
 
     bulk: Bulk
     micro_batches: int
     timeout_seconds: float
     start_seconds: float = 60.0
+    streams: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """A region, which of its slots are free, and the largest batch it was made for."""
+    """A region, which of its slots are free, its ring with the numbers of its pieces, and the largest batch."""
 
     region: Region
     asks: Slots
     claims: Slots
+    ring: Ring | None
+    pieces: PieceNumbers
     batch: int
+
+    @property
+    def is_read(self) -> bool:
+        """Whether every piece of a claim that was asked for was read."""
+        return self.ring is None or int(self.ring.taken[0]) == self.pieces.next
 
 
 class _Open(NamedTuple):
@@ -105,18 +118,39 @@ class _Grant(NamedTuple):
     step: int
 
 
-class Ticket:
-    """Answers to come, to be taken once."""
+@dataclass(frozen=True, eq=False)
+class Coming:
+    """A claim of a linear step that the link asked for, in pieces that are still to come."""
 
-    def __init__(self, arrivals: Arrivals[NDArray[Any]], count: int, release: Callable[[], None]) -> None:
+    step: str
+    words: StreamedClaim
+
+
+class _Owed(NamedTuple):
+    """A claim that was granted: in its slot once it arrives, or in pieces, after which its last word arrives."""
+
+    grant: _Grant
+    arrivals: Arrivals[NDArray[Any]]
+    claim: StreamedClaim | None
+
+
+class Ticket:
+    """Answers to come, to be taken once. `promised`: an array, or a claim in pieces, for each thing that was asked."""
+
+    def __init__(
+        self, arrivals: Arrivals[NDArray[Any]], promised: Sequence[StreamedClaim | None], release: Callable[[], None]
+    ) -> None:
         self._arrivals = arrivals
-        self._count = count
+        self._promised = promised
         self._release = release
         self._asked_at = time.perf_counter()
 
-    def result(self, timeout_seconds: float) -> list[NDArray[Any]]:
-        """The answers, in the order they were asked for. Raises DeviceError where one does not come in time."""
-        answers = [self._arrivals.take(timeout_seconds) for _ in range(self._count)]
+    def result(self, timeout_seconds: float) -> list[NDArray[Any] | StreamedClaim]:
+        """The answers, in the order they were asked for. Raises DeviceError where one does not come in time.
+
+        A claim in pieces may be still to come.
+        """
+        answers = [claim or self._arrivals.take(timeout_seconds) for claim in self._promised]
         self._release()
         return answers
 
@@ -175,18 +209,20 @@ class RemoteDevice:
 
     def compute(self, step_names: Sequence[str], words: NDArray[Any]) -> list[NDArray[Any]]:
         """As `submit`, and waits for the claims."""
-        return self.submit(step_names, words).result(self._options.timeout_seconds)
+        return [_whole(claim) for claim in self.submit(step_names, words).result(self._options.timeout_seconds)]
 
     def run(self, activation: NDArray[np.int16]) -> list[NDArray[Any]]:
         """The outputs of the whole network, in shared memory; see `DevicePort`."""
         answers = list(enumerate(self._require_open().layout.output_shapes))
-        return self._exchange(_RUN, activation, answers).result(self._options.timeout_seconds)
+        ticket = self._exchange(_RUN, activation, answers)
+        return [_whole(output) for output in ticket.result(self._options.timeout_seconds)]
 
     def run_ahead(self, activation: NDArray[np.int16]) -> Iterator[Claim]:
-        """The claims of one micro-batch; see `follow`."""
-        return (claim for claim in self.follow([activation]) if claim is not None)
+        """The claims of one micro-batch, each as a whole; see `follow`."""
+        claims = (claim for claim in self.follow([activation]) if claim is not None)
+        return (Claim(claim.step, _whole(claim.words)) for claim in claims)
 
-    def follow(self, activations: Sequence[NDArray[np.int16]]) -> Iterator[Claim | None]:
+    def follow(self, activations: Sequence[NDArray[np.int16]]) -> Iterator[Claim | Coming | None]:
         """The claims of several micro-batches, one after another in plan order, and None after each micro-batch.
 
         The device makes a claim only where a slot was granted for it, so it is at most a few ahead; it begins with the
@@ -195,18 +231,34 @@ class RemoteDevice:
         opened = self._require_open()
         self._require_memory(max(len(activation) for activation in activations))
         grants = (grant for activation in activations for grant in self._grants(activation))
-        owed: deque[tuple[_Grant, Arrivals[NDArray[Any]]]] = deque()
+        owed: deque[_Owed] = deque()
+        unsettled: deque[_Owed] = deque()
         last = len(opened.layout.steps) - 1
         while True:
             while len(owed) < _GRANTS and (grant := next(grants, None)) is not None:
-                owed.append((grant, self._issue(grant)))
+                owed.append(self._issue(grant))
             if not owed:
-                return
-            grant, arrivals = owed.popleft()
-            yield Claim(opened.layout.steps[grant.step].name, arrivals.take(self._options.timeout_seconds))
-            if grant.step == last:
-                grant.memory.asks.release(grant.ask_slot)
+                break
+            due = owed.popleft()
+            step = opened.layout.steps[due.grant.step].name
+            if due.claim is None:
+                yield Claim(step, due.arrivals.take(self._options.timeout_seconds))
+            else:
+                yield Coming(step, due.claim)
+            unsettled.append(due)
+            if due.grant.step == last:
                 yield None
+            while len(unsettled) > _UNSETTLED:
+                self._settle(unsettled.popleft(), last)
+        for due in unsettled:
+            self._settle(due, last)
+
+    def _settle(self, due: _Owed, last: int) -> None:
+        """Waits for the last word of a claim in pieces; after the last claim nobody reads the activation any more."""
+        if due.claim is not None:
+            due.arrivals.take(self._options.timeout_seconds)
+        if due.grant.step == last:
+            due.grant.memory.asks.release(due.grant.ask_slot)
 
     def _grants(self, activation: NDArray[np.int16]) -> Iterator[_Grant]:
         """What a micro-batch needs, in order; its activation is placed when the first is taken."""
@@ -215,19 +267,21 @@ class RemoteDevice:
         for step in range(len(self._require_open().layout.steps)):
             yield _Grant(memory, request, slot, activation, step)
 
-    def _issue(self, grant: _Grant) -> Arrivals[NDArray[Any]]:
-        """Leases a slot and lets the device make a claim; the first of a micro-batch begins it."""
+    def _issue(self, grant: _Grant) -> _Owed:
+        """Leases a slot, or pieces, and lets the device make a claim; the first of a micro-batch begins it."""
         opened, batch = self._require_open(), len(grant.activation)
-        errand = self._errand(grant.memory, grant.step, packed=True)
+        streams = grant.step in opened.layout.streams_ahead
+        errand = self._errand(grant.memory, grant.step, batch, packed=True, streams=streams)
         header = Header(Kind.CLAIM, 0, grant.request, errand.step, errand.slot, batch, errand.element)
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
-        expected = self._expect(arrivals, grant.memory, header, opened.layout.steps[grant.step].output.shape)
+        shape = opened.layout.steps[grant.step].output.shape
+        claim, expected = self._expect(arrivals, grant.memory, header, shape, errand)
         if grant.step == 0:
             message = self._message(Kind.RUN_AHEAD, grant.request, grant.ask_slot, grant.activation, [errand])
         else:
             message = Message(Header(Kind.GRANT, 0, grant.request), [encode_errands([errand])])
         opened.conversation.ask(message, [expected])
-        return arrivals
+        return _Owed(grant, arrivals, claim)
 
     def ping(self) -> float:
         """Seconds that an empty message takes to the device and back.
@@ -251,39 +305,69 @@ class RemoteDevice:
         memory = self._require_memory(len(words))
         request, slot = self._next_request(), self._place(memory, words)
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
+        release: Callable[[], None] = partial(memory.asks.release, slot)
+        promised: dict[int, StreamedClaim | None] = {}
         errands, expected = [], []
-        for position, shape in answers:
+        rings = memory.ring is not None and form.element is Element.INT32
+        streams = self._require_open().layout.streams_asked if rings else frozenset()
+        # those with slots first: what follows a claim in pieces comes only once that is read
+        for position, shape in sorted(answers, key=lambda answer: answer[0] in streams):
             if form.element is Element.INT32:
-                errand = self._errand(memory, position, packed=words.dtype == np.int16)
+                packed = words.dtype == np.int16
+                errand = self._errand(memory, position, len(words), packed=packed, streams=position in streams)
             else:
                 errand = Errand(position, memory.claims.lease(self._options.timeout_seconds), form.element)
             header = Header(form.answer, 0, request, position, errand.slot, len(words), errand.element)
             errands.append(errand)
-            expected.append(self._expect(arrivals, memory, header, shape))
+            promised[position], answer = self._expect(arrivals, memory, header, shape, errand)
+            expected.append(answer)
+        if any(promised.values()):  # they are there before the device has read the last word that it was asked about
+            expected[-1] = _and_then(expected[-1], release)
+            release = _do_nothing
         self._require_open().conversation.ask(self._message(form.ask, request, slot, words, errands), expected)
-        return Ticket(arrivals, len(answers), partial(memory.asks.release, slot))
+        return Ticket(arrivals, [promised[position] for position, _ in answers], release)
 
-    def _errand(self, memory: Memory, position: int, *, packed: bool) -> Errand:
-        """A linear step with a slot for its claim: of three bytes an element where that is asked for and proved."""
-        slot = memory.claims.lease(self._options.timeout_seconds)
-        packs = packed and self._packs and self._require_open().layout.packs(position)
-        return Errand(position, slot, Element.INT24 if packs else Element.INT32)
+    def _errand(self, memory: Memory, position: int, batch: int, *, packed: bool, streams: bool) -> Errand:
+        """A linear step with pieces or a slot for its claim: three bytes an element where that is asked and proved."""
+        layout = self._require_open().layout
+        packs = packed and self._packs and layout.packs(position)
+        element, width = (Element.INT24, PACKED_SIZE) if packs else (Element.INT32, 4)
+        if streams and memory.ring is not None:
+            span = layout.span(position, batch, width, memory.region.geometry.piece_size)
+            return Errand(position, NO_SLOT, element, span)
+        return Errand(position, memory.claims.lease(self._options.timeout_seconds), element)
 
     @property
     def _packs(self) -> bool:
         """Whether bytes are dearer than the work of packing them: over a network, or behind a GPU."""
-        accelerated = self.welcome is not None and self.welcome.accelerator is Accelerator.CUDA
-        return self._options.bulk is Bulk.INLINE or accelerated
+        return self._options.bulk is Bulk.INLINE or self._is_accelerated
 
-    def _expect(self, arrivals: Arrivals[NDArray[Any]], memory: Memory, header: Header, shape: Shape) -> Expected:
-        """An answer in its slot; the slot is free again once the array is let go."""
+    @property
+    def _is_accelerated(self) -> bool:
+        return self.welcome is not None and self.welcome.accelerator is Accelerator.CUDA
+
+    @property
+    def _streams(self) -> bool:
+        """Whether claims come in pieces, through memory that both sides see."""
+        wanted = self._is_accelerated if self._options.streams is None else self._options.streams
+        return wanted and self._options.bulk is not Bulk.INLINE
+
+    def _expect(
+        self, arrivals: Arrivals[NDArray[Any]], memory: Memory, header: Header, shape: Shape, errand: Errand
+    ) -> tuple[StreamedClaim | None, Expected]:
+        """An answer in pieces, or in its slot, which is free again once the array is let go."""
+        if errand.span and memory.ring is not None:
+            passage = passage_of(memory.ring, memory.pieces, errand, header.batch, math.prod(shape))
+            claim = StreamedClaim(passage, self._options.timeout_seconds)
+            answer = arrivals.expected(replace(header, size=passage.nbytes), None, _NOTHING)
+            return claim, _or_else(answer, claim.end)
         full = (header.batch, *shape)
         if header.element is Element.INT24:
             full = (header.batch, math.prod(shape), PACKED_SIZE)
         array = memory.region.claim(header.slot, full, _DTYPES[header.element])
         memory.claims.release_with(array, header.slot)
         body = array_bytes(array) if self._options.bulk is Bulk.INLINE else None
-        return arrivals.expected(replace(header, size=array.nbytes), body, array)
+        return None, arrivals.expected(replace(header, size=array.nbytes), body, array)
 
     def _message(self, kind: Kind, request: int, slot: int, words: NDArray[Any], errands: Sequence[Errand]) -> Message:
         element = next(element for element, dtype in _DTYPES.items() if dtype == words.dtype)
@@ -313,6 +397,8 @@ class RemoteDevice:
     def _require_memory(self, batch: int) -> Memory:
         """The region in use, or a larger one in its place: none of its slots is in use where the batch grows."""
         if self._memory is None or self._memory.batch < batch:
+            if self._memory is not None and not self._memory.is_read:
+                raise ApiMisuse("the batch grows while claims are under way", hint="ask for the largest one first")
             self._memory = None
             self._memory = self._announce(batch)
         return self._memory
@@ -320,7 +406,7 @@ class RemoteDevice:
     def _announce(self, batch: int) -> Memory:
         """Makes a region and has the device map it; its name is gone from the file system before it is used."""
         opened = self._require_open()
-        geometry = opened.layout.geometry(batch, self._options.micro_batches)
+        geometry = opened.layout.geometry(batch, self._options.micro_batches, streams=self._streams)
         made = make_region(self._options.bulk, geometry)
         try:
             header = Header(Kind.REGION, 0, batch=batch, size=REGION_SIZE)
@@ -328,4 +414,29 @@ class RemoteDevice:
             opened.conversation.call(message, Header(Kind.READY, 0, batch=batch))
         finally:
             made.forget()
-        return Memory(made.region, Slots(geometry.ask_count), Slots(geometry.claim_count), batch)
+        ring = made.region.ring() if geometry.piece_count else None
+        return Memory(made.region, Slots(geometry.ask_count), Slots(geometry.claim_count), ring, PieceNumbers(), batch)
+
+
+def _whole(claim: NDArray[Any] | StreamedClaim) -> NDArray[Any]:
+    return claim.gather() if isinstance(claim, StreamedClaim) else claim
+
+
+def _and_then(expected: Expected, more: Callable[[], None]) -> Expected:
+    def deliver() -> None:
+        expected.deliver()
+        more()
+
+    return replace(expected, deliver=deliver)
+
+
+def _or_else(expected: Expected, more: Callable[[SlalomError], None]) -> Expected:
+    def fail(error: SlalomError) -> None:
+        more(error)
+        expected.fail(error)
+
+    return replace(expected, fail=fail)
+
+
+def _do_nothing() -> None:
+    """Nothing is left to do."""

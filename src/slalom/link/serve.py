@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slalom.arithmetic.pieces import Passage
 from slalom.errors import DeviceError, SlalomError, WireError
 from slalom.link.channel import Channel, ChannelClosedError
 from slalom.link.conversation import array_bytes
@@ -94,6 +95,10 @@ class Mouth:
         self._channel = channel
         self._bulk = bulk
         self._sent = 0
+
+    def pour(self, passage: Passage, given: NDArray[Any]) -> None:
+        """Puts a claim into the ring as its places are read; gives up once nobody is there or it stands still."""
+        passage.write(given, self._channel.stall_seconds, lambda: self._channel.is_left)
 
     def say(self, header: Header, body: bytes | memoryview = b"") -> None:
         """Sends a header, and a body that belongs to it."""
@@ -177,6 +182,8 @@ class DeviceEnd:
     def _map(self, header: Header) -> None:
         geometry, name = decode_region(self._channel.receive_rest(_require_size(header, REGION_SIZE)))
         descriptor = self._channel.take_descriptor() if self._bulk is Bulk.MEMFD else None
+        if geometry.piece_count and self._bulk is Bulk.INLINE:
+            raise WireError("a ring needs memory that both sides see")
         self._region = None
         self._region = map_region(geometry, self._bulk, name, descriptor)
         self._answering.map(self._region)
@@ -198,6 +205,8 @@ class DeviceEnd:
         if [errand.step for errand in errands] != list(range(len(layout.output_shapes))):
             raise WireError("a run gives every output, in order")
         _require_elements(errands, _OUTPUT)
+        if any(errand.span for errand in errands):
+            raise WireError("only claims come through the ring")
         self._answering.run(Asked(header, errands, self._input(header)))
 
     def _ask_of_input(self, header: Header) -> Asked:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from slalom.plan.steps import Activation, Graph, Linear, Pointwise, Pool, Reduction, Window
+from slalom.plan.steps import Activation, Graph, Linear, Pointwise, Pool, Reduction, Shape, Window
 from slalom.plan.validation import sources_of
 
 
@@ -24,7 +25,14 @@ class Flow:
 
     def forgotten_after(self, index: int) -> tuple[str, ...]:
         """The values that no step after `index` reads."""
-        return tuple(name for name, last in self.last_reader.items() if last == index)
+        return self._last_reads.get(index, ())
+
+    @cached_property
+    def _last_reads(self) -> Mapping[int, tuple[str, ...]]:
+        found: dict[int, tuple[str, ...]] = {}
+        for name, last in self.last_reader.items():
+            found[last] = (*found.get(last, ()), name)
+        return found
 
 
 def trace_flow(graph: Graph) -> Flow:
@@ -61,3 +69,12 @@ def rows_follow(rows: Sequence[Window], extent: int) -> bool:
     edges = [0, *(window.stop for window in rows)]
     starts = [*(window.start for window in rows), extent]
     return edges == starts and all(window.step == 1 for window in rows)
+
+
+def whole_rows(step: Pool, shape: Shape) -> int:
+    """Elements of an image [H, W, C] that one output row of a pool reads, where all read as many; else 0.
+
+    For pools whose windows take the rows one after another: a multiple of it never ends within a window.
+    """
+    extents = {window.stop - window.start for window in step.rows}
+    return extents.pop() * shape[1] * shape[2] if len(extents) == 1 else 0

@@ -254,12 +254,14 @@ class TrustedSession:
         if self._probes is not None:
             checks = CheckBook(self._probes, self._policy.check, batch, self._randomness)
         inside = self._inside if self._policy.protection is Protection.ENCLAVE else None
+        linked = isinstance(self._device, RemoteDevice)
         outbox = self._device.outbox if isinstance(self._device, RemoteDevice) else None
-        return Crossing(inside, checks, self._masks, self._policy.exchanges, self._workspace, outbox)
+        return Crossing(inside, checks, self._masks, self._policy.exchanges, self._workspace, outbox, linked)
 
     def _split(self, count: int) -> list[slice]:
         parts = min(self._options.micro_batches, count)
-        edges = [count * part // parts for part in range(parts + 1)]
+        # LOAD-BEARING: the largest first, for it decides the memory of a link, which nothing may use when it grows
+        edges = [-(-count * part // parts) for part in range(parts + 1)]
         return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
 
     # ------------------------------------------------------------ the end

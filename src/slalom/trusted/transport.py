@@ -20,13 +20,15 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from slalom.arithmetic.pieces import StreamedClaim
 from slalom.errors import DeviceError, IntegrityError, SlalomError
 from slalom.link.port import Claim, DevicePort
-from slalom.link.remote import RemoteDevice
+from slalom.link.remote import Coming, RemoteDevice
 from slalom.trusted.recorder import Recorder, Side, Span
 from slalom.trusted.walk import Ask, Claims, WalkGenerator
 
 Outputs = list[np.ndarray]
+Words = np.ndarray | StreamedClaim  # of a claim
 Answer = TypeVar("Answer")
 Collect = Callable[[float], Claims]  # waits so many seconds at most for claims that were asked for
 
@@ -50,6 +52,7 @@ class Traffic:
     trusted_seconds: float = 0.0
     exchanges: int = 0
     recorder: Recorder | None = None
+    _last_arrival: float = field(default=0.0, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def sent(self, words: np.ndarray) -> None:
@@ -61,8 +64,22 @@ class Traffic:
     def received(self, claims: Sequence[object], seconds: float) -> None:
         """Counts the claims of one answer and the time the device took."""
         with self._lock:
-            self.bytes_from_device += sum(claim.nbytes for claim in claims if isinstance(claim, np.ndarray))
+            known = (np.ndarray, StreamedClaim)
+            self.bytes_from_device += sum(claim.nbytes for claim in claims if isinstance(claim, known))
             self.device_seconds += seconds
+
+    def follow(self, claim: StreamedClaim, step: str, micro_batch: int) -> None:
+        """Has a claim in pieces tell, once it is read, when the last came; the wait for them was not work."""
+
+        def arrived(arrived_at: float, waited: float) -> None:
+            with self._lock:
+                begin = max(claim.asked_at, self._last_arrival)  # what came one after another is not counted twice
+                self._last_arrival = max(self._last_arrival, arrived_at)
+                self.device_seconds += max(0.0, arrived_at - begin)
+                self.trusted_seconds -= waited
+            self.record(step, Side.DEVICE, micro_batch, begin, max(begin, arrived_at))
+
+        claim.on_arrival = arrived
 
     def record(self, step: str, side: Side, micro_batch: int, begin: float, end: float) -> None:
         """Takes a span down, if somebody wants to know."""
@@ -120,7 +137,7 @@ class Carrier:
             lane.stop()
 
     def _follow_one(self, walk: WalkGenerator, lane: _AheadLane, index: int) -> Outputs:
-        early: dict[str, np.ndarray] = {}
+        early: dict[str, Words] = {}
         claims: Claims | None = None
         while True:
             try:
@@ -185,8 +202,13 @@ class _LinkLane:
 
         def collect(timeout_seconds: float) -> Claims:
             claims = ticket.result(timeout_seconds)
-            self._traffic.received(claims, ticket.seconds)
-            self._traffic.record(ask.steps[0].name, Side.DEVICE, index, begin, begin + ticket.seconds)
+            whole = any(isinstance(claim, np.ndarray) for claim in claims)
+            self._traffic.received(claims, ticket.seconds if whole else 0.0)
+            if whole:
+                self._traffic.record(ask.steps[0].name, Side.DEVICE, index, begin, begin + ticket.seconds)
+            for step, claim in zip(ask.steps, claims, strict=True):
+                if isinstance(claim, StreamedClaim):
+                    self._traffic.follow(claim, step.name, index)
             return claims
 
         return collect
@@ -271,13 +293,13 @@ class _AheadLane:
     ) -> None:
         self._device = device
         self._steps = frozenset(steps)
-        self._queue: queue.Queue[Claim | SlalomError | None] = queue.Queue(QUEUE_LIMIT)
+        self._queue: queue.Queue[Claim | Coming | SlalomError | None] = queue.Queue(QUEUE_LIMIT)
         self._stopped = threading.Event()
         self._traffic = traffic
         self._thread = threading.Thread(target=self._run, args=(device, activations), name="slalom-device", daemon=True)
         self._thread.start()
 
-    def claim_of(self, step: str, early: dict[str, np.ndarray], timeout_seconds: float) -> np.ndarray:
+    def claim_of(self, step: str, early: dict[str, Words], timeout_seconds: float) -> Words:
         """The claim of one step; claims that arrive before it wait in `early`, each step at most once."""
         while step not in early:
             claim = self._take(timeout_seconds)
@@ -310,7 +332,7 @@ class _AheadLane:
             if not self._thread.is_alive():
                 return
 
-    def _take(self, timeout_seconds: float) -> Claim | None:
+    def _take(self, timeout_seconds: float) -> Claim | Coming | None:
         try:
             item = self._queue.get(timeout=timeout_seconds)
         except queue.Empty as error:
@@ -328,7 +350,7 @@ class _AheadLane:
         except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, which raises it
             self._queue.put(_device_failure(error))
 
-    def _claims(self, device: DevicePort, activations: Sequence[np.ndarray]) -> Iterator[Claim | None]:
+    def _claims(self, device: DevicePort, activations: Sequence[np.ndarray]) -> Iterator[Claim | Coming | None]:
         """The claims of every micro-batch, None after each."""
         for activation in activations:
             self._traffic.sent(activation)
@@ -340,13 +362,18 @@ class _AheadLane:
             yield from self._timed(device.run_ahead(activation.copy()), index)
             yield None
 
-    def _timed(self, claims: Iterator[Claim | None], index: int) -> Iterator[Claim | None]:
+    def _timed(self, claims: Iterator[Claim | Coming | None], index: int) -> Iterator[Claim | Coming | None]:
         """The same claims, each counted with the time it was waited for; `index` is of the first micro-batch."""
         while True:
             begin = time.perf_counter()
             claim = next(claims, _END)
             if claim is _END:
                 return
+            if type(claim) is Coming and isinstance(self._device, RemoteDevice):
+                self._traffic.received((claim.words,), 0.0)
+                self._traffic.follow(claim.words, claim.step, index)
+                yield claim
+                continue
             if claim is not None and (type(claim) is not Claim or type(claim.step) is not str):
                 raise DeviceError("the device sent something that is not a claim")
             end = time.perf_counter()

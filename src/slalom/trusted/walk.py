@@ -18,6 +18,7 @@ from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.fused import PACKED_LIMIT, PassInput, PassOutput, Pooling, Values, Words, run_pass
 from slalom.arithmetic.moves import Move, apply_move
+from slalom.arithmetic.pieces import StreamedClaim
 from slalom.arithmetic.pointwise import Program
 from slalom.arithmetic.pooling import pool
 from slalom.errors import IntegrityError
@@ -44,7 +45,8 @@ class Ask:
 
 _SCRATCH = ""  # the name of no value
 
-Claims = Sequence[np.ndarray]
+Claim = np.ndarray | StreamedClaim
+Claims = Sequence[Claim]
 WalkGenerator = Generator[Ask, Claims, list[np.ndarray]]
 
 
@@ -62,7 +64,8 @@ class Crossing:
 
     `exchanges`: whether values cross step by step; otherwise the device runs ahead. `outbox`: where blinded words
     int32 [B, *shape] are written so that the device reads them there, None for memory of the trusted side's own.
-    `workspace` lends memory for values.
+    `workspace` lends memory for values. `pieces`: whether the device is behind a link, through which a claim may come
+    in pieces.
     """
 
     inside: Inside | None
@@ -71,13 +74,14 @@ class Crossing:
     exchanges: bool
     workspace: Workspace
     outbox: Callable[[Shape], Words] | None = None
+    pieces: bool = False
 
 
 @dataclass(frozen=True, repr=False)
 class _Source:
-    """The integers a pass reads; `claim_of` is set where they are a claim of the device."""
+    """The integers a pass reads; `claim_of` is set where they are a claim of the device, perhaps still to come."""
 
-    integers: np.ndarray
+    integers: Claim
     program: Program | None
     operands: Mapping[str, np.ndarray]
     claim_of: Linear | None = None
@@ -107,7 +111,7 @@ class Walk:
         self._crossing = crossing
         self._batch = batch
         self._held: dict[str, np.ndarray] = {}
-        self._claims: dict[str, np.ndarray] = {}
+        self._claims: dict[str, Claim] = {}
         self._mask_images: dict[str, Words] = {}
         self._pooled: dict[str, np.ndarray] = {}  # by the pool whose maxima a pass has written already
         self._open_mask: SpentMask | None = None
@@ -168,12 +172,12 @@ class Walk:
         """One pass over the source: judge the claim it came from, hold the value, send it on to the device."""
         outgoing = self._open(name, self._model.flow.consumers.get(name, ()))
         if source.program is None and not outgoing.consumers:
-            self._hold(name, Verified(source.integers), 0)
+            self._hold(name, Verified(_whole(source.integers)), 0)
             return
         values = self._room_for_values(name, source, outgoing)
         pooling = self._pooling(name)
         passes = [self._pass(source, outgoing, group, values, pooling) for group in range(len(self._groups))]
-        self._hold(name, self._judge(source, passes, values), source.integers.nbytes)
+        self._hold(name, self._judge(source, passes, values), _size_of(source.integers))
         self._expect(outgoing.consumers, passes)
         del source  # LOAD-BEARING: a claim that lies in a slot would keep it while the next is awaited
         yield from self._send(name, outgoing, passes)
@@ -221,7 +225,8 @@ class Walk:
         image = None if linear is None or self._crossing.masks is None else self._mask_images[linear.name][part]
         images = (t for step in outgoing.consumers for t in checks.probe_images(step, group)) if checks else ()
         given = PassInput(
-            source=source.integers[part],
+            # a claim in pieces is read by one pass over the whole batch
+            source=source.integers if isinstance(source.integers, StreamedClaim) else source.integers[part],
             mask_image=image,
             probes=checks.probes(linear, group) if checks and linear else (),
             program=source.program,
@@ -284,9 +289,15 @@ class Walk:
         for step, claim in zip(steps, claims, strict=True):
             self._claims[step.name] = self._take(step, claim)
 
-    def _take(self, step: Linear, claim: np.ndarray) -> np.ndarray:
-        """The claim as rows: int32 [B, M], or uint8 [B, M, 3] where the range proof leaves it three bytes."""
+    def _take(self, step: Linear, claim: Claim) -> Claim:
+        """The claim as rows: int32 [B, M], or uint8 [B, M, 3] where the range proof leaves it three bytes.
+
+        One in pieces was made by the link, from this side's own plan.
+        """
         packs = self._crossing.masks is None and step.output.bound < PACKED_LIMIT
+        # LOAD-BEARING: from a device in this process it would be the device's own, and say what it likes
+        if self._crossing.pieces and type(claim) is StreamedClaim:
+            return claim if len(self._groups) == 1 else claim.gather()
         if packs and type(claim) is np.ndarray and claim.dtype == np.uint8:
             return take_packed(claim, self._batch, math.prod(step.output.shape), step.name)
         return take_words(claim, (self._batch, *step.output.shape), step.name).reshape(self._batch, -1)
@@ -300,8 +311,9 @@ class Walk:
             self._pooled[pool_step.name] = value.values
         elif value.values is not None:
             self._held[name] = value.values
-        groups = (self._held, self._pooled, self._claims, self._mask_images)
+        groups = (self._held, self._pooled, self._mask_images)
         alive = read_bytes + sum(array.nbytes for group in groups for array in group.values())
+        alive += sum(_size_of(claim) for claim in self._claims.values())
         self.peak_bytes = max(self.peak_bytes, alive)
 
     def _forget(self, index: int) -> None:
@@ -312,3 +324,12 @@ class Walk:
 
 def _join(parts: Sequence[Values] | Sequence[Words] | Sequence[Elements]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _whole(claim: Claim) -> np.ndarray:
+    return claim.gather() if isinstance(claim, StreamedClaim) else claim
+
+
+def _size_of(claim: Claim) -> int:
+    """Bytes in memory: none of what is still to come."""
+    return 0 if isinstance(claim, StreamedClaim) else claim.nbytes
