@@ -11,7 +11,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from matplotlib.figure import Figure
+
 from slalom.bench.comparison import comparison_document
+from slalom.cli import bench_plots
 from slalom.cli.bench_page import comparison_page
 from slalom.errors import InputError
 from tests.cli.running import assert_refused, slalom
@@ -31,6 +34,19 @@ def test_it_is_well_formed_and_has_every_row() -> None:
     text = "".join(root.itertext())
     for word in ("simulation: no TEE", "not measured: openvino bf16", "0123456789ab", "50 GB/s up", "random (seed 0)"):
         assert word in text
+
+
+def test_a_plot_within_one_power_of_ten_has_plain_labels() -> None:
+    """The plotter would label the ticks between by itself, in its own notation."""
+    found = comparison()
+    figure = Figure()
+    axes = figure.subplots()
+    rows = [row for row in found.rows if row.memory_bytes]
+    bench_plots._draw_roofline(axes, [(row, 2e7) for row in rows], [("link", 5e10)], found)
+    figure.canvas.draw()
+    assert len([label for label in axes.get_xticklabels() if label.get_text().endswith("MB")]) >= 3
+    between = [*axes.get_xticklabels(minor=True), *axes.get_yticklabels(minor=True)]
+    assert not any(label.get_text() for label in between)
 
 
 def test_it_fetches_and_runs_nothing() -> None:

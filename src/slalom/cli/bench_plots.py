@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from slalom.bench.comparison import Comparison
 from slalom.bench.protected import Timeline
@@ -106,6 +107,9 @@ def _draw_roofline(
         axes.plot([size], [row.rate.median], marker, color=_LEVELS.get(row.name, _ENGINE), label=label, markersize=7)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # a plot may lie within one power of ten
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda size, _: readable_bytes(size))
     axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:,.10g}")
     axes.grid(True, which="major", color="#e5e5e5", linewidth=0.6)
