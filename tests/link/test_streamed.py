@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,11 +20,12 @@ from slalom.link.calls import CallAnswering
 from slalom.link.channel import Channel, ChannelClosedError
 from slalom.link.message import Bulk, Errand, Header
 from slalom.link.queued import QueuedAnswering
+from slalom.link.region import Region
 from slalom.link.serve import Answering, Asked, Mouth, Served
 from slalom.plan import Plan
 from slalom.session import Session
 from tests.devices import GRAPH_NAMES, NumpyDevice, case_of, plan_of, same
-from tests.link.lies import LEVELS
+from tests.link.lies import AHEAD, LAYERWISE, LEVELS, PRIVATE
 from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach
 from tests.link.test_layout import branches_graph
 from tests.link.test_queued import SlotNumpy
@@ -116,6 +118,44 @@ class Gone(CallAnswering):
 
     def _pour(self, asked: Header, errand: Errand, given: NDArray[Any]) -> None:
         raise ChannelClosedError("gone")
+
+
+class Flipping(CallAnswering):
+    """A thread flips a bit of every byte of the ring between the truth and a lie, all the time."""
+
+    def map(self, region: Region) -> None:
+        super().map(region)
+        self.stopped = threading.Event()
+        self.places = region.ring().places
+        threading.Thread(target=self._flip, name="slalom-flip", daemon=True).start()
+
+    def _flip(self) -> None:
+        while not self.stopped.is_set():
+            np.bitwise_xor(self.places, 1, out=self.places)
+            self.stopped.wait(0.0001)
+
+    def stop(self) -> None:
+        super().stop()
+        self.stopped.set()
+
+
+@pytest.mark.parametrize("level", [AHEAD, LAYERWISE, PRIVATE], ids="-".join)
+def test_pieces_that_change_all_the_time_are_right_or_refused(level: tuple[str, str]) -> None:
+    images, expected = case_of("residual", 61)
+    outcomes: set[type[SlalomError] | None] = set()
+    options = replace(options_of(Bulk.MEMFD), streams=True)
+    protection, schedule = level
+    for _ in range(6):
+        device = reach(lambda stream: Servant(NumpyDevice(), stream, lambda s: Channel(s, PATIENCE), Flipping), options)
+        with Session(
+            plan_of("residual"), protection=protection, schedule=schedule, device=device, threads=2
+        ) as session:
+            try:
+                assert same(session.run(images), expected)
+                outcomes.add(None)
+            except SlalomError as error:
+                outcomes.add(type(error))
+    assert outcomes <= {None, IntegrityError}
 
 
 @pytest.mark.parametrize(
