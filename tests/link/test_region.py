@@ -10,15 +10,20 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slalom.errors import DeviceError, WireError
+from slalom.link import region as regions
+from slalom.link import remote
 from slalom.link.channel import Channel
 from slalom.link.message import NAME_SIZE, SHM_FOLDER, SHM_PREFIX, Bulk, Geometry
 from slalom.link.region import MadeRegion, Region, Slots, make_region, map_region, page_ceiling
-from tests.link.serving import PATIENCE, nothing_left
+from slalom.session import Session
+from tests.devices import NumpyDevice, case_of, plan_of
+from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach
 
 GEOMETRY = Geometry(ask_count=2, claim_count=3, ask_size=4096, claim_size=8192)
 
@@ -117,6 +122,45 @@ def test_a_file_of_shm_is_its_owner_s_alone_and_its_name_is_gone() -> None:
         assert made.region.claim(1, (4,), np.int32).tolist() == [9] * 4
         assert not list(SHM_FOLDER.glob(made.path.name))
         del other, made
+
+
+@pytest.mark.parametrize(
+    ("text", "free"),
+    [
+        ("MemTotal:       24000000 kB\nMemFree:         1000 kB\nMemAvailable:   12345678 kB\n", 12345678 * 1024),
+        ("MemTotal:       24000000 kB\n", None),
+        ("MemAvailable: much\n", None),
+        ("MemAvailable:\n", None),
+        ("", None),
+    ],
+)
+def test_free_memory_is_what_the_kernel_says(
+    text: str, free: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text(text)
+    monkeypatch.setattr(regions, "_MEMORY_FACTS", tmp_path / "meminfo")
+    assert regions.free_bytes() == free
+    monkeypatch.setattr(regions, "_MEMORY_FACTS", tmp_path / "nothing")
+    assert regions.free_bytes() is None
+
+
+@pytest.mark.parametrize("bulk", Bulk, ids=lambda bulk: bulk.name.lower())
+def test_a_link_that_does_not_fit_is_refused_before_anything_crosses(
+    bulk: Bulk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    class Asked(NumpyDevice):
+        def compute(self, *given: object) -> object:
+            asked.append(given)
+            raise AssertionError
+
+    monkeypatch.setattr(remote, "free_bytes", lambda: 10**6)
+    device = reach(lambda stream: Servant(Asked(), stream), options_of(bulk))
+    with Session(plan_of("residual"), protection="private", device=device, threads=1) as session:
+        with pytest.raises(DeviceError, match=r"^the link needs 0\.\d GB .* micro-batches of 500 images, and 0\.0 GB"):
+            session.run(case_of("residual", 1000)[0])
+        assert not asked
 
 
 @pytest.mark.parametrize("bulk", Bulk, ids=lambda bulk: bulk.name.lower())

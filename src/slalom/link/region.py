@@ -26,6 +26,7 @@ from slalom.arithmetic.pieces import PIECE_NUMBERS, Passage, Ring
 from slalom.errors import DeviceError, WireError
 from slalom.link.message import NAME_SIZE, SHM_FOLDER, SHM_PREFIX, Bulk, Element, Errand, Geometry
 
+_MEMORY_FACTS = Path("/proc/meminfo")
 _COUNTER_STRIDE = 64  # words: far enough that neither side's counter slows the other's down
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -141,6 +142,16 @@ class Slots:
 def page_ceiling(size: int) -> int:
     """The size rounded up to whole pages, one at least."""
     return max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE
+
+
+def free_bytes() -> int | None:
+    """Memory that this machine can still give without swapping, as the kernel estimates; None where it does not say."""
+    try:
+        lines = _MEMORY_FACTS.read_text(encoding="ascii").splitlines()
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        return int(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
 
 
 @dataclass(frozen=True, eq=False)

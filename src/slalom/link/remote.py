@@ -42,7 +42,7 @@ from slalom.link.message import (
     encode_errands,
 )
 from slalom.link.port import Claim
-from slalom.link.region import PieceNumbers, Region, Slots, make_region, passage_of
+from slalom.link.region import PieceNumbers, Region, Slots, free_bytes, make_region, passage_of
 from slalom.plan import Plan
 from slalom.plan.steps import Shape
 
@@ -407,6 +407,14 @@ class RemoteDevice:
         """Makes a region and has the device map it; its name is gone from the file system before it is used."""
         opened = self._require_open()
         geometry = opened.layout.geometry(batch, self._options.micro_batches, streams=self._streams)
+        free = free_bytes()
+        if free is not None and geometry.size > free:
+            # LOAD-BEARING: memory files are given more than there is, and whoever writes to them is killed
+            raise DeviceError(
+                f"the link needs {geometry.size / 1e9:.1f} GB of memory for micro-batches of {batch} images, and "
+                f"{free / 1e9:.1f} GB are free",
+                hint="ask for fewer images at once, or for more micro-batches",
+            )
         made = make_region(self._options.bulk, geometry)
         try:
             header = Header(Kind.REGION, 0, batch=batch, size=REGION_SIZE)
