@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,15 +19,19 @@ from slalom.session import Session
 from tests.devices import GRAPH_NAMES, NumpyDevice, case_of, plan_of, same
 from tests.graph_builder import Builder
 from tests.link.lies import LEVELS
-from tests.link.serving import Servant, options_of, reach, wait_until
+from tests.link.serving import PATIENCE, Servant, options_of, reach, wait_until
 
 BATCHES = (2, 5, 1)  # the second makes the memory grow
 
 
 class Watched(Slots):
-    """Knows how many were in use at once, and refuses to let anybody wait."""
+    """Knows how many were in use at once, and refuses to let anybody wait.
+
+    But for the last word of a claim in pieces, which comes when they are read, and lets go of what was asked about.
+    """
 
     made: list[Watched]
+    may_wait: bool
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
@@ -35,8 +40,8 @@ class Watched(Slots):
 
     def lease(self, timeout_seconds: float) -> int:
         with self._changed:
-            assert self._free, "a lease would have waited"
-            slot = super().lease(0)
+            assert self._free or self.may_wait, "a lease would have waited"
+            slot = super().lease(PATIENCE if self.may_wait else 0)
             self.most = max(self.most, self.count - len(self._free))
         return slot
 
@@ -45,16 +50,18 @@ class Watched(Slots):
         return self.count - len(self._free)
 
 
+@pytest.mark.parametrize("streams", [False, True], ids=["slots", "pieces"])
 @pytest.mark.parametrize("micro_batches", [1, 2, 3])
 @pytest.mark.parametrize("level", LEVELS, ids="-".join)
 @pytest.mark.parametrize("name", GRAPH_NAMES)
 def test_no_lease_waits_and_all_slots_come_back(
-    name: str, level: tuple[str, str], micro_batches: int, monkeypatch: pytest.MonkeyPatch
+    name: str, level: tuple[str, str], micro_batches: int, streams: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("slalom.link.remote.Slots", Watched)
-    Watched.made = []
+    Watched.made, Watched.may_wait = [], streams
     protection, schedule = level
-    device = reach(lambda stream: Servant(NumpyDevice(), stream), options_of(Bulk.MEMFD, micro_batches=micro_batches))
+    options = replace(options_of(Bulk.MEMFD, micro_batches=micro_batches), streams=streams)
+    device = reach(lambda stream: Servant(NumpyDevice(), stream), options)
     with Session(plan_of(name), protection=protection, schedule=schedule, device=device, threads=1,
                  micro_batches=micro_batches) as session:  # fmt: skip
         for batch in BATCHES:

@@ -6,7 +6,7 @@ Either side makes it from its own plan. Nothing in it comes from a peer.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,7 +29,8 @@ _GRAIN = 1024  # elements: the tiles of the fused pass
 class Layout:
     """The linear steps in plan order with the shapes of what they read and give, the input, the outputs.
 
-    `open_claims`: the most claims of one micro-batch that are asked for and not yet used. `streams_ahead` and
+    `open_claims`: the most claims of one micro-batch that are asked for and not yet used; `open_placed`: of them, those
+    that do not go through the ring where the device is asked step by step. `streams_ahead` and
     `streams_asked`: the steps whose claims can go through the ring, where the device runs ahead and where it is asked
     step by step: whoever waits for a later claim has read them. `grains`: what a piece is a multiple of, in elements.
     """
@@ -40,6 +41,7 @@ class Layout:
     input_shape: Shape
     output_shapes: tuple[Shape, ...]
     open_claims: int
+    open_placed: int
     streams_ahead: frozenset[int] = frozenset()
     streams_asked: frozenset[int] = frozenset()
     grains: tuple[int, ...] = ()
@@ -60,11 +62,13 @@ class Layout:
         claimed = [step.output.shape for position, step in enumerate(self.steps) if position not in streamed]
         answered = [*claimed, *self.output_shapes]
         grains = [min(self.grains[position], self._count(position)) for position in streamed]
+        waiting = self.open_placed if streamed else self.open_claims
+        ahead = 0 if len(streamed) and len(self.streams_ahead) == len(self.steps) else _AHEAD_CLAIMS
         return Geometry(
             # one more where the words of an ask are read until its last piece is, while the next are written already
             ask_count=micro_batches + 1 + bool(streamed),
             # twice: those a walk has open, and as many that its next ask adds while the last are still held
-            claim_count=2 * micro_batches * max(self.open_claims, len(self.output_shapes)) + _AHEAD_CLAIMS,
+            claim_count=2 * micro_batches * max(waiting, len(self.output_shapes)) + ahead,
             ask_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in asked)),
             claim_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in answered)),
             piece_count=_PIECE_COUNT if streamed else 0,
@@ -85,6 +89,7 @@ def make_layout(plan: Plan) -> Layout:
     graph, flow = plan.graph, trace_flow(plan.graph)
     steps = tuple(step for step in graph.steps if isinstance(step, Linear))
     grains = tuple(_grain_of(step, graph, flow) for step in steps)
+    streams_asked = streamed_asked(graph, flow, grains)
     return Layout(
         digest=bytes.fromhex(plan.digest),
         steps=steps,
@@ -92,24 +97,32 @@ def make_layout(plan: Plan) -> Layout:
         input_shape=graph.input.output.shape,
         output_shapes=tuple(plan.types[output.source].shape for output in graph.outputs),
         open_claims=most_open_claims(graph, flow),
+        open_placed=most_open_claims(graph, flow, {steps[position].name for position in streams_asked}),
         streams_ahead=streamed_ahead(graph, grains),
-        streams_asked=streamed_asked(graph, flow, grains),
+        streams_asked=streams_asked,
         grains=grains,
     )
 
 
-def most_open_claims(graph: Graph, flow: Flow) -> int:
-    """The most linear steps whose source has left and whose claim is still to be read, while a plan is walked."""
-    opened = {step.name for step in flow.consumers.get(graph.input.name, ())}
+def most_open_claims(graph: Graph, flow: Flow, others: Collection[str] = ()) -> int:
+    """The most linear steps whose source has left and whose claim is still to be read, while a plan is walked.
+
+    Those of `others` are not counted.
+    """
+    opened = _asked_with(graph.input.name, flow, others)
     most = len(opened)
     for step in graph.steps:
         if isinstance(step, Linear):
             continue
         read = opened & set(sources_of(step))
-        opened |= {consumer.name for consumer in flow.consumers.get(step.name, ())}
+        opened |= _asked_with(step.name, flow, others)
         most = max(most, len(opened))  # what the step reads is let go only once the step is done
         opened -= read
     return most
+
+
+def _asked_with(name: str, flow: Flow, others: Collection[str]) -> set[str]:
+    return {step.name for step in flow.consumers.get(name, ()) if step.name not in others}
 
 
 def streamed_ahead(graph: Graph, grains: Sequence[int]) -> frozenset[int]:
