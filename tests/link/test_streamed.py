@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partialmethod
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from slalom.errors import ApiMisuse, DeviceError, IntegrityError, SlalomError
 from slalom.link import layout as layouts
 from slalom.link.calls import CallAnswering
 from slalom.link.channel import Channel, ChannelClosedError
-from slalom.link.message import Bulk, Errand, Header
+from slalom.link.message import Bulk, Errand, Geometry, Header
 from slalom.link.queued import QueuedAnswering
 from slalom.link.region import Region
 from slalom.link.serve import Answering, Asked, Mouth, Served
@@ -79,6 +80,31 @@ def test_a_claim_that_waits_for_others_has_a_slot(level: tuple[str, str]) -> Non
     with Session(plan, protection=protection, schedule=schedule, device=device, threads=1) as session:
         for _ in range(2):
             assert same(session.run(images), expected)
+
+
+@pytest.mark.parametrize("level", LEVELS, ids="-".join)
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+def test_a_claim_whose_pieces_would_not_fit_has_a_slot(
+    name: str, level: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second step: also where one ask wants claims of both kinds, of which those with slots come first."""
+    fitting = layouts.Layout.span
+    monkeypatch.setattr(
+        layouts.Layout, "span", lambda self, position, *sizes: fitting(self, position, *sizes) * (position % 2)
+    )
+    monkeypatch.setattr(layouts.Layout, "geometry", partialmethod(whole_slots, layouts.Layout.geometry))
+    device = reach(lambda stream: Servant(NumpyDevice(), stream), replace(options_of(Bulk.MEMFD), streams=True))
+    protection, schedule = level
+    images, expected = case_of(name, 61)
+    with Session(plan_of(name), protection=protection, schedule=schedule, device=device, threads=1) as session:
+        assert same(session.run(images), expected)
+
+
+def whole_slots(layout: layouts.Layout, geometry: Callable[..., Geometry], *sizes: int, streams: bool) -> Geometry:
+    """Room in slots for every claim, beside the ring."""
+    ring = geometry(layout, *sizes, streams=streams)
+    slots = geometry(layout, *sizes)
+    return replace(slots, ask_count=ring.ask_count, piece_count=ring.piece_count, piece_size=ring.piece_size)
 
 
 def test_claims_do_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,26 +306,29 @@ class RemoteDevice:
         request, slot = self._next_request(), self._place(memory, words)
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
         release: Callable[[], None] = partial(memory.asks.release, slot)
+        streams = self._require_open().layout.streams_asked
+        wanted = [
+            (self._errand_of(form, memory, position, words, position in streams), shape) for position, shape in answers
+        ]
         promised: dict[int, StreamedClaim | None] = {}
         errands, expected = [], []
-        rings = memory.ring is not None and form.element is Element.INT32
-        streams = self._require_open().layout.streams_asked if rings else frozenset()
-        # those with slots first: what follows a claim in pieces comes only once that is read
-        for position, shape in sorted(answers, key=lambda answer: answer[0] in streams):
-            if form.element is Element.INT32:
-                packed = words.dtype == np.int16
-                errand = self._errand(memory, position, len(words), packed=packed, streams=position in streams)
-            else:
-                errand = Errand(position, memory.claims.lease(self._options.timeout_seconds), form.element)
-            header = Header(form.answer, 0, request, position, errand.slot, len(words), errand.element)
+        # LOAD-BEARING: those with slots first, for what follows a claim in pieces comes only once that is read
+        for errand, shape in sorted(wanted, key=lambda pair: pair[0].span > 0):
+            header = Header(form.answer, 0, request, errand.step, errand.slot, len(words), errand.element)
             errands.append(errand)
-            promised[position], answer = self._expect(arrivals, memory, header, shape, errand)
+            promised[errand.step], answer = self._expect(arrivals, memory, header, shape, errand)
             expected.append(answer)
         if any(promised.values()):  # they are there before the device has read the last word that it was asked about
             expected[-1] = _and_then(expected[-1], release)
             release = _do_nothing
         self._require_open().conversation.ask(self._message(form.ask, request, slot, words, errands), expected)
         return Ticket(arrivals, [promised[position] for position, _ in answers], release)
+
+    def _errand_of(self, form: _Form, memory: Memory, position: int, words: NDArray[Any], streams: bool) -> Errand:
+        """What is asked about these words: a linear step, or an output."""
+        if form.element is Element.INT32:
+            return self._errand(memory, position, len(words), packed=words.dtype == np.int16, streams=streams)
+        return Errand(position, memory.claims.lease(self._options.timeout_seconds), form.element)
 
     def _errand(self, memory: Memory, position: int, batch: int, *, packed: bool, streams: bool) -> Errand:
         """A linear step with pieces or a slot for its claim: three bytes an element where that is asked and proved."""
@@ -334,7 +337,8 @@ class RemoteDevice:
         element, width = (Element.INT24, PACKED_SIZE) if packs else (Element.INT32, 4)
         if streams and memory.ring is not None:
             span = layout.span(position, batch, width, memory.region.geometry.piece_size)
-            return Errand(position, NO_SLOT, element, span)
+            if span:
+                return Errand(position, NO_SLOT, element, span)
         return Errand(position, memory.claims.lease(self._options.timeout_seconds), element)
 
     @property
