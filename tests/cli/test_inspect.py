@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,13 @@ pytest.importorskip("torch")
 
 from slalom import Plan, Session
 from slalom.bench.evaluate import random_samples
+from slalom.device.local import LocalDevice
+from slalom.link.calls import CallAnswering
+from slalom.link.message import Bulk
+from slalom.link.region import Region
 from slalom.trusted.policy import Check, Protection
 from tests.cli.running import TINY, answer, slalom
+from tests.link.serving import Servant, options_of, reach
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,24 @@ def test_bytes_are_those_that_a_session_counts(plan_file: Path, level: Protectio
         assert report.bytes_from_device == found["bytes_from_device_per_image"]
     if level.masked:
         assert report.bytes_to_device == found["bytes_to_device_per_image"]
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["cpu", "cuda"])
+def test_the_memory_of_a_link_is_what_a_session_maps(plan_file: Path, streams: bool) -> None:
+    said = answer("inspect", plan_file)["link"]
+    assert (said["images"], said["micro_batches"]) == (16, 2)
+    plan, mapped = Plan.load(plan_file), []
+
+    class Watching(CallAnswering):
+        def map(self, region: Region) -> None:
+            mapped.append(region.geometry.size)
+            super().map(region)
+
+    options = replace(options_of(Bulk.MEMFD), streams=streams)
+    device = reach(lambda stream: Servant(LocalDevice(1), stream, answering=Watching), options)
+    with Session(plan, device=device, threads=1) as session:
+        session.run(random_samples(plan, 32, 0).images)
+    assert mapped == [said["cuda_bytes" if streams else "cpu_bytes"]]
 
 
 def test_steps(plan_file: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slalom.arithmetic.pointwise import PreparedAffine
+from slalom.link.layout import make_layout
 from slalom.plan import Plan
 from slalom.plan.flow import trace_flow
 from slalom.plan.steps import Accumulator, Linear, Real
@@ -39,6 +40,24 @@ def resident_bytes() -> tuple[int, int]:
     resident = pages * resource.getpagesize()
     # the kernel notes the most only now and then, so it may lag behind
     return resident, max(resident, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+@dataclass(frozen=True)
+class LinkMemory:
+    """What both sides map, in bytes, for so many images in a micro-batch and micro-batches in flight: where the worker
+    is on a CPU, with a slot for every claim, and behind a GPU, with a ring for the claims that come in pieces."""
+
+    images: int
+    micro_batches: int
+    cpu: int
+    cuda: int
+
+
+def link_memory(plan: Plan, images: int, micro_batches: int) -> LinkMemory:
+    """The memory of a link, from the plan alone."""
+    layout = make_layout(plan)
+    sizes = (layout.geometry(images, micro_batches, streams=streams).size for streams in (False, True))
+    return LinkMemory(images, micro_batches, *sizes)
 
 
 def trusted_memory(plan: Plan, policy: Policy) -> TrustedMemory:

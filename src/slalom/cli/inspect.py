@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from slalom.bench.memory import trusted_memory
+from slalom.bench.memory import link_memory, trusted_memory
 from slalom.cli.inspect_view import Inspection, inspection_document, print_inspection
 from slalom.cli.screen import guarded, print_json, waiting
 from slalom.plan import Plan
 from slalom.plan.cost import step_costs
 from slalom.trusted.policy import Policy, Protection, parse_policy
+
+LINK_IMAGES = 16
+LINK_MICRO_BATCHES = 2  # as a session has by default
 
 
 @guarded
@@ -28,7 +31,8 @@ def inspect_command(
         plan = Plan.load(plan_file)
         levels = [Policy(level, policy.check, policy.rounds) for level in Protection if level is not Protection.DEVICE]
         memory = {level.protection: trusted_memory(plan, level) for level in levels}
-        found = Inspection(plan, policy, step_costs(plan), memory)
+        link = link_memory(plan, LINK_IMAGES, LINK_MICRO_BATCHES)
+        found = Inspection(plan, policy, step_costs(plan), memory, link)
     if json:
         print_json(inspection_document(found))
     else:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from slalom.bench.memory import TrustedMemory
+from slalom.bench.memory import LinkMemory, TrustedMemory
 from slalom.cli.screen import data_console, plain_table, printable, readable_bytes
 from slalom.plan import Plan
 from slalom.plan.cost import StepCost
@@ -21,12 +21,14 @@ _KINDS = ("parameters", "weights", "probes", "probe_images")
 
 @dataclass(frozen=True)
 class Inspection:
-    """A plan, what its steps cost, and what the trusted side holds at each level under the check of `policy`."""
+    """A plan, what its steps cost, what the trusted side holds at each level under the check of `policy`, and what it
+    shares with a worker."""
 
     plan: Plan
     policy: Policy
     costs: tuple[StepCost, ...]
     memory: Mapping[Protection, TrustedMemory]
+    link: LinkMemory
 
     @property
     def linear_steps(self) -> int:
@@ -67,6 +69,12 @@ def inspection_document(found: Inspection) -> dict[str, Any]:
             }
             for level, item in found.memory.items()
         },
+        "link": {
+            "images": found.link.images,
+            "micro_batches": found.link.micro_batches,
+            "cpu_bytes": found.link.cpu,
+            "cuda_bytes": found.link.cuda,
+        },
         "steps": [_step(found, cost) for cost in costs],
     }
 
@@ -95,6 +103,11 @@ def print_inspection(found: Inspection) -> None:
     console.print(Text("\ntrusted memory", style="bold"))
     console.print(memory_table(found.memory))
     console.print("in flight: more for each image in flight; at peak: with the plan, temporaries left out")
+    link = found.link
+    console.print(
+        f"shared with a worker: {readable_bytes(link.cpu)}, or {readable_bytes(link.cuda)} where it has a GPU; for "
+        f"{link.micro_batches} micro-batches of {link.images} images in flight"
+    )
 
 
 def steps_table(found: Inspection) -> Table:
