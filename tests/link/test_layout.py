@@ -57,7 +57,7 @@ class Watched(Slots):
 def test_no_lease_waits_and_all_slots_come_back(
     name: str, level: tuple[str, str], micro_batches: int, streams: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slalom.link.remote.Slots", Watched)
+    monkeypatch.setattr("slalom.link.memory.Slots", Watched)
     Watched.made, Watched.may_wait = [], streams
     protection, schedule = level
     options = replace(options_of(Bulk.MEMFD, micro_batches=micro_batches), streams=streams)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from slalom.errors import DeviceError, WireError
+from slalom.link import memory
 from slalom.link import region as regions
-from slalom.link import remote
 from slalom.link.channel import Channel
 from slalom.link.message import NAME_SIZE, SHM_FOLDER, SHM_PREFIX, Bulk, Geometry
 from slalom.link.region import MadeRegion, Region, Slots, make_region, map_region, page_ceiling
@@ -155,7 +155,7 @@ def test_a_link_that_does_not_fit_is_refused_before_anything_crosses(
             asked.append(given)
             raise AssertionError
 
-    monkeypatch.setattr(remote, "free_bytes", lambda: 10**6)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**6)
     device = reach(lambda stream: Servant(Asked(), stream), options_of(bulk))
     with Session(plan_of("residual"), protection="private", device=device, threads=1) as session:
         with pytest.raises(DeviceError, match=r"^the link needs 0\.\d GB .* micro-batches of 500 images, and 0\.0 GB"):

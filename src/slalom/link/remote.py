@@ -6,29 +6,27 @@ was leased for them, in the shape of the trusted side's own plan. Reading them o
 
 from __future__ import annotations
 
-import math
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slalom.arithmetic.fused import PACKED_SIZE
-from slalom.arithmetic.pieces import Ring, StreamedClaim
-from slalom.errors import ApiMisuse, DeviceError, SlalomError, WireError
+from slalom.arithmetic.pieces import StreamedClaim
+from slalom.errors import ApiMisuse, DeviceError, WireError
 from slalom.link.answers import NOT_ASKED, Expected
 from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
 from slalom.link.layout import Layout, make_layout
+from slalom.link.memory import DTYPES, Memory, announce_memory
 from slalom.link.message import (
     HELLO_SIZE,
     NO_SLOT,
-    REGION_SIZE,
     WELCOME_SIZE,
     Accelerator,
     Bulk,
@@ -42,20 +40,11 @@ from slalom.link.message import (
     encode_errands,
 )
 from slalom.link.port import Claim
-from slalom.link.region import PieceNumbers, Region, Slots, free_bytes, make_region, passage_of
 from slalom.plan import Plan
 from slalom.plan.steps import Shape
 
 _GRANTS = 8  # claims that a device running ahead may owe
 _UNSETTLED = 2  # claims in pieces that were handed on, and whose last word is still to come
-_DTYPES: Mapping[Element, np.dtype[Any]] = MappingProxyType(
-    {
-        Element.INT16: np.dtype(np.int16),
-        Element.INT32: np.dtype(np.int32),
-        Element.INT24: np.dtype(np.uint8),
-        Element.FLOAT32: np.dtype(np.float32),
-    }
-)
 
 
 class _Form(NamedTuple):
@@ -66,7 +55,6 @@ class _Form(NamedTuple):
     element: Element
 
 
-_NOTHING = np.empty(0, np.uint8)  # what lies in the slot of an answer that has none
 _COMPUTE = _Form(Kind.COMPUTE, Kind.CLAIM, Element.INT32)
 _RUN = _Form(Kind.RUN, Kind.OUTPUT, Element.FLOAT32)
 
@@ -82,23 +70,6 @@ class LinkOptions:
     timeout_seconds: float
     start_seconds: float = 60.0
     streams: bool | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """A region, which of its slots are free, its ring with the numbers of its pieces, and the largest batch."""
-
-    region: Region
-    asks: Slots
-    claims: Slots
-    ring: Ring | None
-    pieces: PieceNumbers
-    batch: int
-
-    @property
-    def is_read(self) -> bool:
-        """Whether every piece of a claim that was asked for was read."""
-        return self.ring is None or int(self.ring.taken[0]) == self.pieces.next
 
 
 class _Open(NamedTuple):
@@ -194,8 +165,7 @@ class RemoteDevice:
 
         LOAD-BEARING: what is written there the device may see at once: blinded words, and nothing else.
         """
-        memory = self._require_memory(shape[0])
-        return memory.region.ask(memory.asks.lease(self._options.timeout_seconds), shape, np.int32)
+        return self._require_memory(shape[0]).room(shape)
 
     def submit(self, step_names: Sequence[str], words: NDArray[Any]) -> Ticket:
         """Asks for the claims of linear steps that read `words`, [B, *shape]: int32, or int16.
@@ -263,7 +233,7 @@ class RemoteDevice:
     def _grants(self, activation: NDArray[np.int16]) -> Iterator[_Grant]:
         """What a micro-batch needs, in order; its activation is placed when the first is taken."""
         memory = self._require_memory(len(activation))
-        request, slot = self._next_request(), self._place(memory, activation)
+        request, slot = self._next_request(), memory.place(activation)
         for step in range(len(self._require_open().layout.steps)):
             yield _Grant(memory, request, slot, activation, step)
 
@@ -275,7 +245,7 @@ class RemoteDevice:
         header = Header(Kind.CLAIM, 0, grant.request, errand.step, errand.slot, batch, errand.element)
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
         shape = opened.layout.steps[grant.step].output.shape
-        claim, expected = self._expect(arrivals, grant.memory, header, shape, errand)
+        claim, expected = grant.memory.expect(arrivals, header, shape, errand)
         if grant.step == 0:
             message = self._message(Kind.RUN_AHEAD, grant.request, grant.ask_slot, grant.activation, [errand])
         else:
@@ -303,7 +273,7 @@ class RemoteDevice:
 
     def _exchange(self, form: _Form, words: NDArray[Any], answers: Sequence[tuple[int, Shape]]) -> Ticket:
         memory = self._require_memory(len(words))
-        request, slot = self._next_request(), self._place(memory, words)
+        request, slot = self._next_request(), memory.place(words)
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
         release: Callable[[], None] = partial(memory.asks.release, slot)
         streams = self._require_open().layout.streams_asked
@@ -316,7 +286,7 @@ class RemoteDevice:
         for errand, shape in sorted(wanted, key=lambda pair: pair[0].span > 0):
             header = Header(form.answer, 0, request, errand.step, errand.slot, len(words), errand.element)
             errands.append(errand)
-            promised[errand.step], answer = self._expect(arrivals, memory, header, shape, errand)
+            promised[errand.step], answer = memory.expect(arrivals, header, shape, errand)
             expected.append(answer)
         if any(promised.values()):  # they are there before the device has read the last word that it was asked about
             expected[-1] = _and_then(expected[-1], release)
@@ -328,7 +298,7 @@ class RemoteDevice:
         """What is asked about these words: a linear step, or an output."""
         if form.element is Element.INT32:
             return self._errand(memory, position, len(words), packed=words.dtype == np.int16, streams=streams)
-        return Errand(position, memory.claims.lease(self._options.timeout_seconds), form.element)
+        return Errand(position, memory.lease_claim(), form.element)
 
     def _errand(self, memory: Memory, position: int, batch: int, *, packed: bool, streams: bool) -> Errand:
         """A linear step with pieces or a slot for its claim: three bytes an element where that is asked and proved."""
@@ -339,7 +309,7 @@ class RemoteDevice:
             span = layout.span(position, batch, width, memory.region.geometry.piece_size)
             if span:
                 return Errand(position, NO_SLOT, element, span)
-        return Errand(position, memory.claims.lease(self._options.timeout_seconds), element)
+        return Errand(position, memory.lease_claim(), element)
 
     @property
     def _packs(self) -> bool:
@@ -356,36 +326,11 @@ class RemoteDevice:
         wanted = self._is_accelerated if self._options.streams is None else self._options.streams
         return wanted and self._options.bulk is not Bulk.INLINE
 
-    def _expect(
-        self, arrivals: Arrivals[NDArray[Any]], memory: Memory, header: Header, shape: Shape, errand: Errand
-    ) -> tuple[StreamedClaim | None, Expected]:
-        """An answer in pieces, or in its slot, which is free again once the array is let go."""
-        if errand.span and memory.ring is not None:
-            passage = passage_of(memory.ring, memory.pieces, errand, header.batch, math.prod(shape))
-            claim = StreamedClaim(passage, self._options.timeout_seconds)
-            answer = arrivals.expected(replace(header, size=passage.nbytes), None, _NOTHING)
-            return claim, _or_else(answer, claim.end)
-        full = (header.batch, *shape)
-        if header.element is Element.INT24:
-            full = (header.batch, math.prod(shape), PACKED_SIZE)
-        array = memory.region.claim(header.slot, full, _DTYPES[header.element])
-        memory.claims.release_with(array, header.slot)
-        body = array_bytes(array) if self._options.bulk is Bulk.INLINE else None
-        return None, arrivals.expected(replace(header, size=array.nbytes), body, array)
-
     def _message(self, kind: Kind, request: int, slot: int, words: NDArray[Any], errands: Sequence[Errand]) -> Message:
-        element = next(element for element, dtype in _DTYPES.items() if dtype == words.dtype)
+        element = next(element for element, dtype in DTYPES.items() if dtype == words.dtype)
         header = Header(kind, 0, request, len(errands), slot, len(words), element, words.nbytes)
         body = [array_bytes(words)] if self._options.bulk is Bulk.INLINE else []
         return Message(header, [encode_errands(errands), *body])
-
-    def _place(self, memory: Memory, words: NDArray[Any]) -> int:
-        """The ask slot in which the words lie, copied there if need be."""
-        slot = memory.region.ask_slot_of(words)
-        if slot is None:
-            slot = memory.asks.lease(self._options.timeout_seconds)
-            np.copyto(memory.region.ask(slot, words.shape, words.dtype), words)
-        return slot
 
     def _next_request(self) -> int:
         self._requests += 1
@@ -404,30 +349,10 @@ class RemoteDevice:
             if self._memory is not None and not self._memory.is_read:
                 raise ApiMisuse("the batch grows while claims are under way", hint="ask for the largest one first")
             self._memory = None
-            self._memory = self._announce(batch)
+            opened, options = self._require_open(), self._options
+            geometry = opened.layout.geometry(batch, options.micro_batches, streams=self._streams)
+            self._memory = announce_memory(opened.conversation, geometry, batch, options.bulk, options.timeout_seconds)
         return self._memory
-
-    def _announce(self, batch: int) -> Memory:
-        """Makes a region and has the device map it; its name is gone from the file system before it is used."""
-        opened = self._require_open()
-        geometry = opened.layout.geometry(batch, self._options.micro_batches, streams=self._streams)
-        free = free_bytes()
-        if free is not None and geometry.size > free:
-            # LOAD-BEARING: memory files are given more than there is, and whoever writes to them is killed
-            raise DeviceError(
-                f"the link needs {geometry.size / 1e9:.1f} GB of memory for micro-batches of {batch} images, and "
-                f"{free / 1e9:.1f} GB are free",
-                hint="ask for fewer images at once, or for more micro-batches",
-            )
-        made = make_region(self._options.bulk, geometry)
-        try:
-            header = Header(Kind.REGION, 0, batch=batch, size=REGION_SIZE)
-            message = Message(header, [geometry.encode(made.name)], made.descriptor)
-            opened.conversation.call(message, Header(Kind.READY, 0, batch=batch))
-        finally:
-            made.forget()
-        ring = made.region.ring() if geometry.piece_count else None
-        return Memory(made.region, Slots(geometry.ask_count), Slots(geometry.claim_count), ring, PieceNumbers(), batch)
 
 
 def _whole(claim: NDArray[Any] | StreamedClaim) -> NDArray[Any]:
@@ -440,14 +365,6 @@ def _and_then(expected: Expected, more: Callable[[], None]) -> Expected:
         more()
 
     return replace(expected, deliver=deliver)
-
-
-def _or_else(expected: Expected, more: Callable[[SlalomError], None]) -> Expected:
-    def fail(error: SlalomError) -> None:
-        more(error)
-        expected.fail(error)
-
-    return replace(expected, fail=fail)
 
 
 def _do_nothing() -> None:
