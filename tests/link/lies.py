@@ -10,7 +10,7 @@ import numpy as np
 
 from slalom.errors import DeviceError, SlalomError, WireError
 from slalom.link.answers import NOT_ASKED
-from slalom.link.message import HEADER_SIZE, NO_SLOT, Bulk, Element, Failure, Header, Kind
+from slalom.link.message import HEADER_SIZE, NO_SLOT, VERSION, Bulk, Element, Failure, Header, Kind
 from tests.link.hostile import (
     ANSWERS,
     Act,
@@ -49,7 +49,7 @@ DESCRIPTORS = "more descriptors came than the protocol has"
 
 def version_text(version: int) -> str:
     """What is said of another version."""
-    return f"the other side speaks version {version} of the protocol, this one version 1"
+    return f"the other side speaks version {version} of the protocol, this one version {VERSION}"
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def strangers() -> Iterator[Case]:
             yield Case(f"{name} in place of {place}", kind, send(fixed(raw)), says=(STRANGER,), levels=levels)
     magic = field_lie("magic", lambda _: b"SLLN")
     yield Case("an answer with another magic", ANSWERS, magic, says=(STRANGER,))
-    for version in (0, 2, 65535):
+    for version in (0, VERSION - 1, VERSION + 1, 65535):
         act = field_lie("version", lambda _, version=version: version)  # type: ignore[misc]
         says = (version_text(version),)
         yield Case(f"a welcome of version {version}", only(Kind.WELCOME), act, says=says, levels=(AHEAD,))

@@ -175,7 +175,8 @@ def hellos(worker: Worker) -> dict[str, tuple[bytes, Failure]]:
     return {
         "another plan": (raw + other, Failure.PLAN),
         "version 0": (raw[:4] + b"\0\0" + raw[6:] + hello, Failure.VERSION),
-        "version 2": (raw[:4] + b"\2\0" + raw[6:] + hello, Failure.VERSION),
+        "version 1": (raw[:4] + b"\1\0" + raw[6:] + hello, Failure.VERSION),
+        "version 3": (raw[:4] + b"\3\0" + raw[6:] + hello, Failure.VERSION),
         "another magic": (b"SLLN" + raw[4:] + hello, Failure.VERSION),
         "random bytes": (noise, Failure.VERSION),
         "a web request": (b"GET / HTTP/1.1\r\n" * 6, Failure.VERSION),
