@@ -27,7 +27,7 @@ from slalom.plan import Plan
 from slalom.session import Session
 from tests.devices import GRAPH_NAMES, NumpyDevice, case_of, plan_of, same
 from tests.link.lies import AHEAD, LAYERWISE, LEVELS, PRIVATE
-from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach
+from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach, wait_until
 from tests.link.test_layout import branches_graph
 from tests.link.test_queued import SlotNumpy
 
@@ -217,6 +217,25 @@ def test_a_device_in_this_process_gives_no_claim_in_pieces() -> None:
         pytest.raises(IntegrityError, match="is not an array"),
     ):
         session.run(images)
+
+
+def test_a_queued_device_does_not_wait_for_who_left() -> None:
+    """The ring is full and nobody reads it any more: what would fill it further is let go at once."""
+    device = SlotNumpy()
+    options = replace(options_of(Bulk.MEMFD), streams=True)
+    remote = reach(lambda stream: Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering), options)
+    layout = layouts.make_layout(plan_of("every_step"))
+    step = layout.steps[0]
+    words = np.zeros((61, *layout.sources[step.name]), np.int32)
+    with nothing_left():
+        remote.load(plan_of("every_step"))
+        remote.submit([step.name], words)
+        begin = time.monotonic()
+        remote.close()
+        assert wait_until(lambda: device.mapped == 0)
+        assert time.monotonic() - begin < PATIENCE / 4
+        device.pool.shutdown()
+        del remote
 
 
 def test_memory_does_not_grow_while_claims_are_under_way() -> None:

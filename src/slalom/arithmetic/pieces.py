@@ -35,11 +35,11 @@ class Ring:
 
     def has(self, number: int) -> bool:
         """Whether the sender says that it has written this piece."""
-        return (int(self.ready[0]) - number - 1) % PIECE_NUMBERS < PIECE_NUMBERS // 2
+        return _reached(self.ready, number + 1)
 
     def is_turn_of(self, number: int) -> bool:
         """Whether the pieces before this one are written, and what lay in its place was read."""
-        return int(self.ready[0]) == number and (number - int(self.taken[0])) % PIECE_NUMBERS < len(self.places)
+        return int(self.ready[0]) == number and _reached(self.taken, number + 1 - len(self.places))
 
 
 class Piece(NamedTuple):
@@ -159,6 +159,16 @@ class StreamedClaim:
         _wait(lambda: bool(self.over[0]) or self.passage.ring.has(number), self.timeout_seconds)
         if self.over[0] and not self.passage.ring.has(number):
             self.settle(_OVER, 0.0, 0.0)
+
+
+def whole_claim(claim: NDArray[Any] | StreamedClaim) -> NDArray[Any]:
+    """The claim as an array: the very one that was given, or all its pieces. Raises as `StreamedClaim.settle`."""
+    return claim.gather() if isinstance(claim, StreamedClaim) else claim
+
+
+def _reached(counter: NDArray[np.uint32], value: int) -> bool:
+    """Whether a counter has come to a value, or gone beyond, modulo 2^32."""
+    return (int(counter[0]) - value) % PIECE_NUMBERS < PIECE_NUMBERS // 2
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> None:

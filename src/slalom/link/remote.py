@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slalom.arithmetic.fused import PACKED_SIZE
-from slalom.arithmetic.pieces import StreamedClaim
+from slalom.arithmetic.pieces import StreamedClaim, whole_claim
 from slalom.errors import ApiMisuse, DeviceError, WireError
 from slalom.link.answers import NOT_ASKED, Expected
 from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
@@ -179,18 +179,18 @@ class RemoteDevice:
 
     def compute(self, step_names: Sequence[str], words: NDArray[Any]) -> list[NDArray[Any]]:
         """As `submit`, and waits for the claims."""
-        return [_whole(claim) for claim in self.submit(step_names, words).result(self._options.timeout_seconds)]
+        return [whole_claim(claim) for claim in self.submit(step_names, words).result(self._options.timeout_seconds)]
 
     def run(self, activation: NDArray[np.int16]) -> list[NDArray[Any]]:
         """The outputs of the whole network, in shared memory; see `DevicePort`."""
         answers = list(enumerate(self._require_open().layout.output_shapes))
         ticket = self._exchange(_RUN, activation, answers)
-        return [_whole(output) for output in ticket.result(self._options.timeout_seconds)]
+        return [whole_claim(output) for output in ticket.result(self._options.timeout_seconds)]
 
     def run_ahead(self, activation: NDArray[np.int16]) -> Iterator[Claim]:
         """The claims of one micro-batch, each as a whole; see `follow`."""
         claims = (claim for claim in self.follow([activation]) if claim is not None)
-        return (Claim(claim.step, _whole(claim.words)) for claim in claims)
+        return (Claim(claim.step, whole_claim(claim.words)) for claim in claims)
 
     def follow(self, activations: Sequence[NDArray[np.int16]]) -> Iterator[Claim | Coming | None]:
         """The claims of several micro-batches, one after another in plan order, and None after each micro-batch.
@@ -353,10 +353,6 @@ class RemoteDevice:
             geometry = opened.layout.geometry(batch, options.micro_batches, streams=self._streams)
             self._memory = announce_memory(opened.conversation, geometry, batch, options.bulk, options.timeout_seconds)
         return self._memory
-
-
-def _whole(claim: NDArray[Any] | StreamedClaim) -> NDArray[Any]:
-    return claim.gather() if isinstance(claim, StreamedClaim) else claim
 
 
 def _and_then(expected: Expected, more: Callable[[], None]) -> Expected:

@@ -18,7 +18,7 @@ from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.fused import PACKED_LIMIT, PassInput, PassOutput, Pooling, Values, Words, run_pass
 from slalom.arithmetic.moves import Move, apply_move
-from slalom.arithmetic.pieces import StreamedClaim
+from slalom.arithmetic.pieces import StreamedClaim, whole_claim
 from slalom.arithmetic.pointwise import Program
 from slalom.arithmetic.pooling import pool
 from slalom.errors import IntegrityError
@@ -172,7 +172,7 @@ class Walk:
         """One pass over the source: judge the claim it came from, hold the value, send it on to the device."""
         outgoing = self._open(name, self._model.flow.consumers.get(name, ()))
         if source.program is None and not outgoing.consumers:
-            self._hold(name, Verified(_whole(source.integers)), 0)
+            self._hold(name, Verified(whole_claim(source.integers)), 0)
             return
         values = self._room_for_values(name, source, outgoing)
         pooling = self._pooling(name)
@@ -324,10 +324,6 @@ class Walk:
 
 def _join(parts: Sequence[Values] | Sequence[Words] | Sequence[Elements]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _whole(claim: Claim) -> np.ndarray:
-    return claim.gather() if isinstance(claim, StreamedClaim) else claim
 
 
 def _size_of(claim: Claim) -> int:
