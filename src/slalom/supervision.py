@@ -19,9 +19,9 @@ from slalom.link.port import DevicePort
 from slalom.link.remote import RemoteDevice
 from slalom.plan import Plan
 from slalom.reporting import Incident, Outcome
+from slalom.trusted.calls import call_device
 from slalom.trusted.policy import Protection
 from slalom.trusted.session import SessionOptions, SessionReport, TrustedSession
-from slalom.trusted.transport import call_device
 
 
 class OnFailure(StrEnum):

@@ -56,9 +56,9 @@ def test_the_memory_of_a_link_is_what_a_session_maps(plan_file: Path, streams: b
     plan, mapped = Plan.load(plan_file), []
 
     class Watching(CallAnswering):
-        def map(self, region: Region) -> None:
+        def map(self, region: Region, batch: int) -> None:
             mapped.append(region.geometry.size)
-            super().map(region)
+            super().map(region, batch)
 
     options = replace(options_of(Bulk.MEMFD), streams=streams)
     device = reach(lambda stream: Servant(LocalDevice(1), stream, answering=Watching), options)

@@ -55,8 +55,8 @@ class Memory(CallAnswering):
 class Flipping(Memory):
     """A thread flips every byte of every claim slot between the truth and a lie, all the time."""
 
-    def map(self, region: Region) -> None:
-        super().map(region)
+    def map(self, region: Region, batch: int) -> None:
+        super().map(region, batch)
         self.stopped, self.flipped = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._flip, name="slalom-flip", daemon=True)
         self.thread.start()

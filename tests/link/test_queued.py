@@ -52,7 +52,7 @@ class SlotNumpy(NumpyDevice):
         self.mapped = 0
         self.pool = ThreadPoolExecutor(2, "slots")
 
-    def map_memory(self, memory: NDArray[np.uint8]) -> None:
+    def map_memory(self, memory: NDArray[np.uint8], batch: int) -> None:
         self.mapped += 1
 
     def unmap_memory(self) -> None:

@@ -149,8 +149,8 @@ class Gone(CallAnswering):
 class Flipping(CallAnswering):
     """A thread flips a bit of every byte of the ring between the truth and a lie, all the time."""
 
-    def map(self, region: Region) -> None:
-        super().map(region)
+    def map(self, region: Region, batch: int) -> None:
+        super().map(region, batch)
         self.stopped = threading.Event()
         self.places = region.ring().places
         threading.Thread(target=self._flip, name="slalom-flip", daemon=True).start()

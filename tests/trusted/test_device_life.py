@@ -144,7 +144,8 @@ def test_a_list_of_claims_that_changes_later() -> None:
 
     device = Shrinking()
     port: DevicePort = device
-    from slalom.trusted.transport import Traffic, _ComputeLane
+    from slalom.trusted.traffic import Traffic
+    from slalom.trusted.transport import _ComputeLane
     from slalom.trusted.walk import Ask
 
     plan = plan_of("depthwise")

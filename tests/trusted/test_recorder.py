@@ -9,7 +9,7 @@ import pytest
 
 from slalom import Session
 from slalom.trusted.recorder import Recorder, Side, Span
-from slalom.trusted.transport import Traffic
+from slalom.trusted.traffic import Traffic
 from tests.devices import NumpyDevice, case_of, linear_steps_of, plan_of, same
 
 

@@ -13,6 +13,7 @@ from slalom.bench.memory import LinkMemory, TrustedMemory
 from slalom.cli.screen import data_console, plain_table, printable, readable_bytes
 from slalom.plan import Plan
 from slalom.plan.cost import StepCost
+from slalom.plan.footprint import Footprint
 from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.soundness import bits, check_error, union_error
 
@@ -29,6 +30,7 @@ class Inspection:
     costs: tuple[StepCost, ...]
     memory: Mapping[Protection, TrustedMemory]
     link: LinkMemory
+    gpu: Footprint
 
     @property
     def linear_steps(self) -> int:
@@ -75,6 +77,11 @@ def inspection_document(found: Inspection) -> dict[str, Any]:
             "cpu_bytes": found.link.cpu,
             "cuda_bytes": found.link.cuda,
         },
+        "gpu": {
+            "images": found.link.images,
+            "weights_bytes": found.gpu.weights,
+            "bytes": found.gpu.total(found.link.images),
+        },
         "steps": [_step(found, cost) for cost in costs],
     }
 
@@ -107,6 +114,10 @@ def print_inspection(found: Inspection) -> None:
     console.print(
         f"shared with a worker: {readable_bytes(link.cpu)}, or {readable_bytes(link.cuda)} where it has a GPU; for "
         f"{link.micro_batches} micro-batches of {link.images} images in flight"
+    )
+    console.print(
+        f"of a GPU's memory: up to {readable_bytes(found.gpu.total(link.images))} for micro-batches of {link.images} "
+        f"images, {readable_bytes(found.gpu.weights)} of it for weights"
     )
 
 

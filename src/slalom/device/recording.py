@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slalom.plan.footprint import TURNS
+
 Results = tuple[Tensor, ...]
 Work = Callable[[Tensor], Iterator[Results]]  # from a source, results some at a time; run anew for every recording
 
-_TURNS = 2
-_BATCH_SIZES = 2  # that are kept; a third takes the place of the oldest
+_BATCH_SIZES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,24 +35,28 @@ class Recording:
 
 
 class Recordings:
-    """The recordings of one plan on one stream, by batch size and key."""
+    """The recordings of one plan on one stream, by batch size and key.
+
+    `sizes`: how many batch sizes are kept; one more takes the place of the oldest.
+    """
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
+        self.sizes = _BATCH_SIZES
         self._batches: OrderedDict[int, dict[Any, Iterator[Recording]]] = OrderedDict()
 
     def of(self, key: tuple[Any, ...], source: tuple[tuple[int, ...], torch.dtype], work: Work) -> Recording:
         """The recording whose turn it is, for a source of this shape (batch first) and dtype; made if there is none."""
         batch = source[0][0]
         if batch not in self._batches:
-            if len(self._batches) == _BATCH_SIZES:
+            while len(self._batches) >= self.sizes:
                 torch.cuda.synchronize(self._stream.device)  # nothing that is dropped is still at work
                 self._batches.popitem(last=False)
             self._batches[batch] = {}
         self._batches.move_to_end(batch)
         known = self._batches[batch]
         if key not in known:
-            known[key] = cycle([self._record(source, work) for _ in range(_TURNS)])
+            known[key] = cycle([self._record(source, work) for _ in range(TURNS)])
         return next(known[key])
 
     def clear(self) -> None:
@@ -66,6 +71,7 @@ class Recordings:
             count = sum(1 for _ in work(given))
         pool = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize(self._stream.device)
+        torch.cuda.empty_cache()  # what the first run took is there for the recording, which has a pool of its own
         with torch.cuda.stream(self._stream):
             results = work(given)
             segments = [_capture(results, pool) for _ in range(count)]

@@ -18,6 +18,7 @@ from slalom.device.pinned import as_host_tensor, register_host, unregister_host
 from slalom.device.recording import Recording, Results
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import AheadRun, Place, Wait
+from slalom.plan.footprint import gpu_footprint
 
 
 class CudaSlotDevice(CudaDevice):
@@ -29,8 +30,9 @@ class CudaSlotDevice(CudaDevice):
 
     _memory: NDArray[np.uint8] | None = None
 
-    def map_memory(self, memory: NDArray[np.uint8]) -> None:
-        """Pins the memory; where that is refused, copies go through CUDA's own."""
+    def map_memory(self, memory: NDArray[np.uint8], batch: int) -> None:
+        """Pins the memory; where that is refused, copies go through CUDA's own. See `link.port.SlotDevice`."""
+        self._require_room(batch)
         self._memory = None
         with suppress(DeviceError):
             register_host(memory)
@@ -42,6 +44,20 @@ class CudaSlotDevice(CudaDevice):
         memory, self._memory = self._memory, None
         if memory is not None:
             unregister_host(memory)
+
+    def _require_room(self, batch: int) -> None:
+        """Raises MemoryError where the GPU cannot hold what exchanges of so many items take, beside the weights."""
+        self._recordings.clear()
+        torch.cuda.empty_cache()
+        footprint = gpu_footprint(self.loaded.plan)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        needed = footprint.recordings(batch)
+        if needed > free:
+            raise MemoryError(
+                f"the plan takes up to {needed / 1e9:.1f} GB of the GPU's memory for micro-batches of {batch} images, "
+                f"and {free / 1e9:.1f} GB are free"
+            )
+        self._recordings.sizes = 2 if footprint.recordings(2 * batch) <= free else 1
 
     @property
     def streams(self) -> bool:

@@ -30,6 +30,10 @@ _HINTS = {
 NOT_ASKED = "the worker's answer is not the one that was asked for"
 
 
+class WorkerMemoryError(DeviceError):
+    """The worker has not enough memory for what it is asked."""
+
+
 @dataclass(frozen=True, eq=False)
 class Expected:
     """One message to come: its header but for the sequence, and where its body goes, if one follows.
@@ -119,7 +123,8 @@ def refusal(raw: bytes) -> SlalomError:
     failure = _failure_in(raw)
     if failure is None:
         return WireError(NOT_ASKED)
-    return DeviceError(f"the worker {_WORDS[failure]}", hint=_HINTS.get(failure))
+    kind = WorkerMemoryError if failure is Failure.MEMORY else DeviceError
+    return kind(f"the worker {_WORDS[failure]}", hint=_HINTS.get(failure))
 
 
 def _failure_in(raw: bytes) -> Failure | None:

@@ -37,7 +37,7 @@ class CallAnswering:
         self._pieces = PieceNumbers()
         self._ahead: tuple[Header, Iterator[Claim], int] | None = None  # the ask, the claims to come, how many are due
 
-    def map(self, region: Region) -> None:
+    def map(self, region: Region, batch: int) -> None:
         """Takes the memory."""
         self._region, self._pieces = region, PieceNumbers()
 

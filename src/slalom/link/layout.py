@@ -15,6 +15,7 @@ from slalom.link.message import Geometry
 from slalom.link.region import page_ceiling
 from slalom.plan import Plan
 from slalom.plan.flow import Flow, trace_flow, whole_rows
+from slalom.plan.footprint import NO_FOOTPRINT, Footprint, gpu_footprint
 from slalom.plan.steps import Graph, Linear, Shape
 from slalom.plan.validation import sources_of
 
@@ -33,6 +34,7 @@ class Layout:
     that do not go through the ring where the device is asked step by step. `streams_ahead` and
     `streams_asked`: the steps whose claims can go through the ring, where the device runs ahead and where it is asked
     step by step: whoever waits for a later claim has read them. `grains`: what a piece is a multiple of, in elements.
+    `footprint`: what the plan takes of a GPU's memory.
     """
 
     digest: bytes
@@ -45,6 +47,7 @@ class Layout:
     streams_ahead: frozenset[int] = frozenset()
     streams_asked: frozenset[int] = frozenset()
     grains: tuple[int, ...] = ()
+    footprint: Footprint = NO_FOOTPRINT
 
     def packs(self, position: int) -> bool:
         """Whether the range proof leaves a claim of this step three bytes, where it is a plain accumulator."""
@@ -101,6 +104,7 @@ def make_layout(plan: Plan) -> Layout:
         streams_ahead=streamed_ahead(graph, grains),
         streams_asked=streams_asked,
         grains=grains,
+        footprint=gpu_footprint(plan),
     )
 
 

@@ -68,8 +68,11 @@ class SlotDevice(DevicePort, Protocol):
     through a ring goes in the order of the calls: a piece is written once its place was read.
     """
 
-    def map_memory(self, memory: NDArray[np.uint8]) -> None:
-        """Announces memory in which arrays will lie, so that it can be reached without a copy."""
+    def map_memory(self, memory: NDArray[np.uint8], batch: int) -> None:
+        """Announces memory in which arrays will lie, so that it can be reached without a copy, and the largest batch.
+
+        Raises MemoryError, with what it would take and what there is, where the device has no room for such batches.
+        """
 
     def unmap_memory(self) -> None:
         """Forgets it; nothing is under way there."""

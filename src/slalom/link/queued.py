@@ -47,7 +47,7 @@ class QueuedAnswering:
         self._sender: threading.Thread | None = threading.Thread(target=self._send, name="slalom-answers", daemon=True)
         self._sender.start()
 
-    def map(self, region: Region) -> None:
+    def map(self, region: Region, batch: int) -> None:
         """Takes the memory, once nothing is under way in the one before."""
         idle = threading.Event()
         self._due.put(idle.set)
@@ -57,7 +57,7 @@ class QueuedAnswering:
             self._device.unmap_memory()
         self._region, self._pieces = region, PieceNumbers()
         self._ring = region.ring() if region.geometry.piece_count else None
-        self._device.map_memory(region.whole)
+        self._device.map_memory(region.whole, batch)
 
     def compute(self, asked: Asked) -> None:
         """Starts the steps."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from slalom.arithmetic.fused import PACKED_SIZE
 from slalom.arithmetic.pieces import StreamedClaim, whole_claim
 from slalom.errors import ApiMisuse, DeviceError, WireError
-from slalom.link.answers import NOT_ASKED, Expected
+from slalom.link.answers import NOT_ASKED, Expected, WorkerMemoryError
 from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
 from slalom.link.layout import Layout, make_layout
 from slalom.link.memory import DTYPES, Memory, announce_memory
@@ -351,8 +351,23 @@ class RemoteDevice:
             self._memory = None
             opened, options = self._require_open(), self._options
             geometry = opened.layout.geometry(batch, options.micro_batches, streams=self._streams)
-            self._memory = announce_memory(opened.conversation, geometry, batch, options.bulk, options.timeout_seconds)
+            try:
+                self._memory = announce_memory(
+                    opened.conversation, geometry, batch, options.bulk, options.timeout_seconds
+                )
+            except WorkerMemoryError as error:
+                if not self._is_accelerated:
+                    raise
+                raise self._too_large(batch) from error
         return self._memory
+
+    def _too_large(self, batch: int) -> DeviceError:
+        needed = self._require_open().layout.footprint.total(batch)
+        return DeviceError(
+            f"the worker's GPU has not enough memory for micro-batches of {batch} images: this plan takes up to "
+            f"{needed / 1e9:.1f} GB there",
+            hint="ask for fewer images at once, or for more micro-batches",
+        )
 
 
 def _and_then(expected: Expected, more: Callable[[], None]) -> Expected:

@@ -66,8 +66,11 @@ class Asked:
 class Answering(Protocol):
     """How a kind of device answers. What it raises ends the conversation."""
 
-    def map(self, region: Region) -> None:
-        """Takes the memory in which words and answers lie from now on."""
+    def map(self, region: Region, batch: int) -> None:
+        """Takes the memory in which words and answers lie from now on, of `batch` items at most.
+
+        Raises MemoryError where the device has no room for them.
+        """
 
     def compute(self, asked: Asked) -> None:
         """Answers the claims of linear steps that read one value."""
@@ -137,7 +140,8 @@ class DeviceEnd:
     def serve(self) -> None:
         """Answers until the trusted side is gone. A failure is sent as a code and ends the conversation.
 
-        Raises WireError for what is malformed, and DeviceError where the device fails: who serves can serve the next.
+        Raises WireError for what is malformed, and DeviceError where the device fails or has no room: who serves can
+        serve the next.
         """
         try:
             self._mouth.say(Header(Kind.WELCOME, 0, size=WELCOME_SIZE), self._served.welcome.encode())
@@ -148,8 +152,9 @@ class DeviceEnd:
         except WireError:
             self._fail(Failure.MALFORMED)
             raise
-        except MemoryError:
+        except MemoryError as error:
             self._fail(Failure.MEMORY)
+            raise DeviceError(str(error) or "not enough memory") from error
         except BaseException as error:
             self._fail(Failure.DEVICE)
             if isinstance(error, Exception) and not isinstance(error, SlalomError):
@@ -186,7 +191,7 @@ class DeviceEnd:
             raise WireError("a ring needs memory that both sides see")
         self._region = None
         self._region = map_region(geometry, self._bulk, name, descriptor)
-        self._answering.map(self._region)
+        self._answering.map(self._region, max(1, header.batch))
         self._answering.say(Header(Kind.READY, 0, batch=header.batch))
 
     def _compute(self, header: Header) -> None:

@@ -27,7 +27,8 @@ from slalom.trusted.probes import ProbeSource, make_probe_source
 from slalom.trusted.randomness import KeyMemory, PlainMemory, Randomness
 from slalom.trusted.recorder import Recorder, Side
 from slalom.trusted.soundness import bits, union_error
-from slalom.trusted.transport import Carrier, Outputs, Traffic
+from slalom.trusted.traffic import Traffic
+from slalom.trusted.transport import Carrier, Outputs
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
 from slalom.trusted.workspace import Workspace
 
