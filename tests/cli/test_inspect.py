@@ -67,6 +67,11 @@ def test_the_memory_of_a_link_is_what_a_session_maps(plan_file: Path, streams: b
     assert mapped == [said["cuda_bytes" if streams else "cpu_bytes"]]
 
 
+def test_the_memory_of_a_gpu(plan_file: Path) -> None:
+    said, footprint = answer("inspect", plan_file)["gpu"], gpu_footprint(Plan.load(plan_file))
+    assert said == {"images": 16, "weights_bytes": footprint.weights, "bytes": footprint.total(16)}
+
+
 def test_steps(plan_file: Path) -> None:
     found = answer("inspect", plan_file)
     linear = [step for step in found["steps"] if step["kind"] == "Linear"]

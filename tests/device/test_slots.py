@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from slalom.link import layout as layouts
+from slalom.plan.flow import trace_flow
+from slalom.plan.footprint import gpu_footprint
 from slalom.session import Session
 from tests.devices import GRAPH_NAMES, case_of, plan_of, same
 from tests.link.lies import LEVELS
@@ -35,3 +39,37 @@ def test_one_worker_after_another(protection: str) -> None:
     for _ in range(2):
         with Session(plan_of("residual"), protection=protection, worker_device="cuda", threads=1) as session:
             assert same(session.run(images), expected)
+
+
+def test_what_does_not_fit_the_gpu_is_refused_with_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the worker, which knows what is free; here in this process, with memory that is nobody's."""
+    from slalom.device.slots import CudaSlotDevice
+
+    device = CudaSlotDevice()
+    device.load(plan_of("residual"))
+    with pytest.raises(
+        MemoryError, match=r"takes up to [\d.]+ GB .* batches of 1000000000 images, and [\d.]+ GB are free"
+    ):
+        device.map_memory(np.zeros(4096, np.uint8), 10**9)
+    device.map_memory(np.zeros(4096, np.uint8), 2)
+    device.unmap_memory()
+    device.close()
+
+
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+def test_recordings_take_no_more_than_the_plan_is_said_to(name: str) -> None:
+    from slalom.device.slots import CudaSlotDevice
+
+    plan, device, batch = plan_of(name), CudaSlotDevice(), 40
+    device.load(plan)
+    device.map_memory(np.zeros(4096, np.uint8), batch)
+    before = torch.cuda.memory_reserved()
+    for value, consumers in trace_flow(plan.graph).consumers.items():
+        words = np.zeros((batch, *plan.types[value].shape), np.int32)
+        for _ in range(2):
+            outs = [np.zeros((batch, *step.output.shape), np.int32) for step in consumers]
+            for wait in device.begin_compute([step.name for step in consumers], words, outs):
+                wait()
+    assert torch.cuda.memory_reserved() - before <= gpu_footprint(plan).recordings(batch)
+    device.unmap_memory()
+    device.close()

@@ -55,6 +55,7 @@ class Servant:
     make_channel: MakeChannel = lambda stream: Channel(stream, PATIENCE)
     answering: Callable[[Served, Mouth], Answering] = CallAnswering
     errors: list[BaseException] = field(default_factory=list)
+    accelerator: Accelerator = Accelerator.CPU
 
     def start(self, plan: Plan) -> None:
         """Serves a plan from now on."""
@@ -66,16 +67,17 @@ class Servant:
             decode_header(channel.receive(HEADER_SIZE, PATIENCE))
             hello = decode_hello(channel.receive_rest(HELLO_SIZE))
             self.device.load(plan)
-            DeviceEnd(served(self.device, make_layout(plan)), channel, hello.bulk, self.answering).serve()
+            place = served(self.device, make_layout(plan), self.accelerator)
+            DeviceEnd(place, channel, hello.bulk, self.answering).serve()
         except (SlalomError, OSError) as error:
             self.errors.append(error)
         finally:
             channel.close()
 
 
-def served(device: DevicePort, layout: Layout) -> Served:
+def served(device: DevicePort, layout: Layout, accelerator: Accelerator = Accelerator.CPU) -> Served:
     """A device with its layout and a modest welcome."""
-    return Served(device, layout, Welcome(layout.digest, 0, Accelerator.CPU, 1))
+    return Served(device, layout, Welcome(layout.digest, 0, accelerator, 1))
 
 
 def reach(servant_of: Callable[[socket.socket], Servant], options: LinkOptions) -> RemoteDevice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,16 @@ from slalom.arithmetic.pieces import Passage
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.channel import Channel
 from slalom.link.layout import make_layout
-from slalom.link.message import Bulk
+from slalom.link.message import Accelerator, Bulk
 from slalom.link.port import Place, SlotDevice
 from slalom.link.queued import QueuedAnswering
 from slalom.link.serve import Mouth
+from slalom.plan.footprint import gpu_footprint
 from slalom.plan.steps import Linear
 from slalom.session import Session
 from tests.devices import GRAPH_NAMES, NumpyDevice, case_of, plan_of, same
 from tests.link.lies import LEVELS, PRIVATE
-from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach, served
+from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach, served, wait_until
 
 
 def put(out: Place, words: NDArray[Any]) -> None:
@@ -109,6 +111,55 @@ def test_a_failure_in_a_thread_is_told(level: tuple[str, str]) -> None:
         with pytest.raises(DeviceError, match="the worker failed to compute"):
             run(device, "residual", level, Bulk.MEMFD)
         device.pool.shutdown()
+
+
+class Small(SlotNumpy):
+    """Has no room for a batch of more than two."""
+
+    def map_memory(self, memory: NDArray[np.uint8], batch: int) -> None:
+        if batch > 2:
+            raise MemoryError("the plan takes up to 9.0 GB, and 1.0 GB are free")
+        super().map_memory(memory, batch)
+
+    def begin_compute(
+        self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[Place]
+    ) -> Sequence[Callable[[], None]]:
+        assert len(words) <= 2, "what does not fit was begun"
+        return super().begin_compute(step_names, words, outs)
+
+    def begin_ahead(self, activation: NDArray[np.int16]) -> Run:
+        assert len(activation) <= 2, "what does not fit was begun"
+        return super().begin_ahead(activation)
+
+
+@pytest.mark.parametrize("level", LEVELS, ids="-".join)
+@pytest.mark.parametrize("accelerator", Accelerator)
+def test_what_does_not_fit_is_refused_before_it_begins(level: tuple[str, str], accelerator: Accelerator) -> None:
+    """Behind a GPU with the size that the plan is said to take there, from this side's own plan."""
+    device, servants = Small(), []
+
+    def start(stream: Any) -> Servant:
+        servants.append(Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering))
+        servants[0].accelerator = accelerator
+        return servants[0]
+
+    protection, schedule = level
+    plan = plan_of("residual")
+    with nothing_left():
+        options = replace(options_of(Bulk.MEMFD), streams=False)
+        with Session(plan, protection=protection, schedule=schedule, device=reach(start, options), threads=1,
+                     micro_batches=1) as session:  # fmt: skip
+            images, expected = case_of("residual", 2)
+            assert same(session.run(images), expected)
+            said = "the worker has not enough memory"
+            if accelerator is Accelerator.CUDA:
+                said = f"GPU has not enough memory.* 5 images.* {gpu_footprint(plan).total(5) / 1e9:.1f} GB"
+            with pytest.raises(DeviceError, match=said):
+                session.run(case_of("residual", 5)[0])
+        device.pool.shutdown()
+        assert wait_until(lambda: bool(servants[0].errors))
+        assert [str(error) for error in servants[0].errors] == ["the plan takes up to 9.0 GB, and 1.0 GB are free"]
+        servants.clear()  # an error keeps the memory of those it met
 
 
 def test_a_device_that_is_called_is_not_queued() -> None:
