@@ -16,6 +16,7 @@ from slalom.device.local import LocalDevice
 from slalom.link.calls import CallAnswering
 from slalom.link.message import Bulk
 from slalom.link.region import Region
+from slalom.plan.footprint import gpu_footprint
 from slalom.trusted.policy import Check, Protection
 from tests.cli.running import TINY, answer, slalom
 from tests.link.serving import Servant, options_of, reach
