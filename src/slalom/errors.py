@@ -62,6 +62,12 @@ class AttestationError(SlalomError):
     exit_code = 8
 
 
+class MaskError(SlalomError):
+    """No mask is ready where none may be made, or a spilled one is not what was sealed. The request was not begun."""
+
+    exit_code = 10
+
+
 class InputError(ApiMisuse):
     """An image or array from the user is not usable: wrong shape, wrong type, not finite, unreadable."""
 

@@ -11,9 +11,11 @@ from fractions import Fraction
 from slalom.isolation.report import IsolationReport
 from slalom.link.port import DevicePort
 from slalom.link.remote import RemoteDevice
+from slalom.trusted.bank import MaskFigures
 from slalom.trusted.session import SessionReport
 
 _SUMMED = tuple(field.name for field in fields(SessionReport) if field.type in ("int", "float"))
+_COUNTED = tuple(field.name for field in fields(MaskFigures))
 
 
 class Outcome(StrEnum):
@@ -59,8 +61,13 @@ def merge_reports(reports: Sequence[SessionReport], incidents: tuple[Incident, .
     steady: Counter[str] = Counter()
     for report in reports:
         steady.update(report.steady_bytes)
+    masks = MaskFigures(**{name: sum(getattr(report.masks, name) for report in reports) for name in _COUNTED})
     return Report(
-        **sums, error=min(Fraction(1), sum(used, Fraction(0))), steady_bytes=dict(steady), incidents=incidents
+        **sums,
+        masks=masks,
+        error=min(Fraction(1), sum(used, Fraction(0))),
+        steady_bytes=dict(steady),
+        incidents=incidents,
     )
 
 

@@ -18,6 +18,7 @@ from slalom.link.port import DevicePort
 from slalom.plan import Plan
 from slalom.reporting import Incident, Outcome, Report, Worker, describe_worker, merge_reports
 from slalom.supervision import Crew, Life, OnFailure, Setup
+from slalom.trusted.bank import MaskBankOptions
 from slalom.trusted.policy import Policy, Protection, parse_policy
 from slalom.trusted.recorder import Recorder
 from slalom.trusted.session import SessionOptions
@@ -49,6 +50,7 @@ class Session:
     micro_batches: parts of a batch in flight at once. timeout_seconds bounds every wait for a worker.
     worker_device: what spawned workers compute on, cpu or cuda; worker_threads: of their engine, all cores by default.
     recorder: takes down when each side worked on what.
+    mask_bank: has masks made in the background, for each worker; by default a request makes its own.
     attack: lets spawned workers be the named cheating device, for demonstrations.
 
     Thread-safe: requests wait for a free worker. Raises ApiMisuse for arguments that do not fit together, DeviceError
@@ -74,6 +76,7 @@ class Session:
         worker_device: str = "cpu",
         worker_threads: int | None = None,
         recorder: Recorder | None = None,
+        mask_bank: MaskBankOptions | None = None,
         attack: str | None = None,
     ) -> None:
         if not isinstance(plan, Plan):
@@ -81,7 +84,7 @@ class Session:
         self.policy: Policy = parse_policy(protection, check, rounds, schedule)
         self.plan_digest = plan.digest
         self._on_failure = _parse_on_failure(on_failure)
-        options = SessionOptions(self.policy, micro_batches, timeout_seconds, SecretMemory, recorder)
+        options = SessionOptions(self.policy, micro_batches, timeout_seconds, SecretMemory, recorder, mask_bank)
         if attack is not None:
             from slalom.attacks.table import require_attack  # no part of what runs inside a TEE
 

@@ -12,7 +12,8 @@ from slalom.arithmetic.dispatch import make_dispatch
 from slalom.arithmetic.engine import LinearEngine
 from slalom.arithmetic.linear import apply_maps
 from slalom.errors import PrivacyError
-from slalom.trusted.masks import Mask, MaskBank
+from slalom.trusted.bank import MaskBank
+from slalom.trusted.masks import Mask, MaskMaker, SpentMask
 from slalom.trusted.model import make_model
 from slalom.trusted.randomness import Randomness
 from tests.devices import plan_of
@@ -20,12 +21,17 @@ from tests.devices import plan_of
 
 def make_bank(name: str = "every_step") -> tuple[MaskBank, Randomness]:
     plan = plan_of(name)
-    model, engine, randomness = make_model(plan), LinearEngine(make_dispatch(threads=1)), Randomness()
+    dispatch = make_dispatch(threads=1)
+    model, engine, randomness = make_model(plan), LinearEngine(dispatch), Randomness()
     maps = {
         step.name: engine.prepare(step.maps, plan.tensors, model.shape(step.source))
         for step in model.linear_steps.values()
     }
-    return MaskBank(model, engine, maps, randomness), randomness
+    return MaskBank(MaskMaker(model, engine, maps, randomness, dispatch)), randomness
+
+
+def held(bank: MaskBank) -> int:
+    return bank.figures.ready_bytes
 
 
 @pytest.mark.parametrize("prepared", [False, True])
@@ -36,18 +42,19 @@ def test_images_are_the_linear_maps_of_the_words(name: str, prepared: bool) -> N
     bank, _ = make_bank(name)
     if prepared:
         bank.prepare(3)
-        assert bank.held_bytes > 0
+        assert held(bank) > 0
+    (masks,) = bank.reserve([3], 1.0)
     for value, steps in model.flow.consumers.items():
-        mask = bank.take(value, 3)
+        mask = masks.take(value)
         assert mask.words.dtype == np.int32
         assert mask.words.shape == (3, model.count(value))
         assert set(mask.images) == {step.name for step in steps}
         for step in steps:
             expected = apply_maps(step.maps, plan.tensors, mask.words.reshape(3, *model.shape(value)))
             np.testing.assert_array_equal(mask.images[step.name], expected.reshape(3, -1))
-    assert bank.held_bytes == 0
-    assert bank.made == len(model.flow.consumers)
-    assert (bank.inline_seconds == 0) == prepared
+    assert held(bank) == 0
+    assert bank.maker.made == len(model.flow.consumers)
+    assert (bank.maker.inline_seconds == 0) == prepared
 
 
 def test_a_mask_is_spent_once() -> None:
@@ -96,7 +103,8 @@ def test_masks_never_repeat_prepared_or_not_under_eight_threads() -> None:
 
     def take() -> None:
         for _ in range(20):
-            taken.extend(bank.take(value, 2).words.tobytes() for value in ("image", "hidden"))
+            (masks,) = bank.reserve([2], 1.0)
+            taken.extend(masks.take(value).words.tobytes() for value in ("image", "hidden"))
 
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
@@ -111,28 +119,60 @@ def test_masks_never_repeat_prepared_or_not_under_eight_threads() -> None:
     assert np.unique(words).size > 0.99 * words.size
 
 
-def test_another_batch_takes_another_mask() -> None:
+@pytest.mark.parametrize("name", ["every_step", "conv_chain"])
+def test_a_smaller_batch_takes_part_of_a_larger_set_and_the_rest_is_overwritten(name: str) -> None:
+    plan, (bank, _) = plan_of(name), make_bank(name)
+    model = make_model(plan)
+    bank.prepare(4)
+    whole = {value: mask._secret for value, mask in bank._ready[4][0]._masks.items()}
+    (masks,) = bank.reserve([3], 1.0)
+    assert held(bank) == 0
+    for value, steps in model.flow.consumers.items():
+        mask = masks.take(value)
+        assert mask.words.shape == (3, model.count(value)) and mask.words.any()
+        assert not whole[value].words[3:].any()
+        for step in steps:
+            expected = apply_maps(step.maps, plan.tensors, mask.words.reshape(3, *model.shape(value)))
+            np.testing.assert_array_equal(mask.images[step.name], expected.reshape(3, -1))
+            assert not whole[value].images[step.name][3:].any()
+
+
+def test_a_larger_batch_takes_another_mask() -> None:
     bank, _ = make_bank("dense")
     bank.prepare(2)
-    held = bank.held_bytes
-    assert bank.take("image", 3).words.shape == (3, 13)
-    assert bank.held_bytes == held
+    before = held(bank)
+    (masks,) = bank.reserve([3], 1.0)
+    assert masks.take("image").words.shape == (3, 13)
+    assert held(bank) == before
+
+
+def test_a_set_gives_each_value_once() -> None:
+    bank, _ = make_bank("dense")
+    for prepared in (True, False):
+        if prepared:
+            bank.prepare(2)
+        (masks,) = bank.reserve([2], 1.0)
+        masks.take("image")
+        with pytest.raises(PrivacyError, match="a mask may be used once"):
+            masks.take("image")
 
 
 def test_destroying_the_bank_overwrites_the_unused() -> None:
     bank, _ = make_bank()
     bank.prepare(2)
-    images = [image for ready in bank._ready.values() for mask in ready for image in mask._secret.images.values()]
+    secrets = [mask._secret for ready in bank._ready.values() for item in ready for mask in item._masks.values()]
+    images = [image for secret in secrets if isinstance(secret, SpentMask) for image in secret.images.values()]
     assert images and all(image.any() for image in images)
     bank.destroy()
     assert not any(image.any() for image in images)
-    assert bank.held_bytes == 0
+    assert held(bank) == 0
 
 
 def test_nothing_is_taken_after_the_secrets_are_destroyed() -> None:
     bank, randomness = make_bank("dense")
     bank.prepare(1)
     randomness.destroy()
+    (masks,) = bank.reserve([1], 1.0)
     for value in ("image", "hidden"):
         with pytest.raises(PrivacyError):
-            bank.take(value, 1)
+            masks.take(value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from slalom.arithmetic.dispatch import make_dispatch
 from slalom.arithmetic.field import P
 from slalom.errors import PrivacyError
 from slalom.isolation.secret import SecretMemory
@@ -67,14 +68,26 @@ def test_the_statistic_accepts_another_good_source() -> None:
 
 
 def test_a_stream_is_the_aes_keystream_of_its_index() -> None:
-    """AES-256-CTR with the stream's index in the upper half of the counter block: against one written out here."""
+    """AES-256 of counter blocks (stream, chunk, counter), as GCM counts from 2: against one written out here."""
     randomness = Randomness()
     key = bytes(randomness._key.buffer)
     for stream in (0, 1, 2**32, 2**64 - 1):
-        words = randomness.expand_words(stream, 1001)
-        blocks = b"".join(stream.to_bytes(8, "big") + block.to_bytes(8, "big") for block in range(251))
+        count = 2**17 + 1001  # words: two chunks of 2^16 and some of a third
+        words = randomness.expand_words(stream, count)
+        blocks = b"".join(
+            stream.to_bytes(8, "big") + chunk.to_bytes(4, "big") + counter.to_bytes(4, "big")
+            for chunk in range(3) for counter in range(2, 2 + 2**14)
+        )  # fmt: skip
         ecb = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
-        assert words.tobytes() == ecb.update(blocks)[: 4 * 1001]
+        assert words.tobytes() == ecb.update(blocks)[: 4 * count]
+
+
+def test_threads_that_share_a_stream_out_give_the_same_words() -> None:
+    randomness, dispatch = Randomness(), make_dispatch(threads=2)
+    for count in (0, 1, 2**16, 2**16 + 1, 5 * 2**16 - 3):
+        alone = randomness.expand_words(3, count)
+        np.testing.assert_array_equal(randomness.expand_words(3, count, dispatch.run_ranges), alone)
+    dispatch.close()
 
 
 def test_a_stream_gives_the_same_words_each_time_and_its_prefix() -> None:
@@ -174,8 +187,7 @@ def test_the_key_lies_where_it_is_told(memory: type[PlainMemory] | type[SecretMe
     randomness = Randomness(memory)
     key = bytes(randomness._key.buffer)
     assert isinstance(randomness._key, memory) and len(key) == 32 and any(key)
-    encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
-    assert randomness.expand_words(0, 64).tobytes() == encryptor.update(bytes(256))
+    assert randomness.expand_words(0, 64).tobytes() == AESGCM(key).encrypt(bytes(12), bytes(256), None)[:256]
     randomness.destroy()
 
 
@@ -207,13 +219,12 @@ def test_destroying_waits_for_a_draw_that_has_begun(monkeypatch: pytest.MonkeyPa
     key = bytes(randomness._key.buffer)
     destroyer = threading.Thread(target=randomness.destroy)
 
-    def slow_aes(secret: bytearray) -> algorithms.AES256:
+    def slow_aes(secret: memoryview) -> AESGCM:
         destroyer.start()
         destroyer.join(0.2)
-        return algorithms.AES256(bytes(secret))
+        return AESGCM(bytes(secret))
 
-    monkeypatch.setattr(module, "algorithms", SimpleNamespace(AES256=slow_aes))
+    monkeypatch.setattr(module, "AESGCM", slow_aes)
     words = randomness.expand_words(stream, 64)
     destroyer.join(5)
-    encryptor = Cipher(algorithms.AES256(key), modes.CTR(stream.to_bytes(8, "big") + bytes(8))).encryptor()
-    assert words.tobytes() == encryptor.update(bytes(256))
+    assert words.tobytes() == AESGCM(key).encrypt(stream.to_bytes(8, "big") + bytes(4), bytes(256), None)[:256]

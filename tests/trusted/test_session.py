@@ -47,7 +47,9 @@ def secrets_of(session: Session) -> dict[str, list[Any]]:
             arrays["probes"] += [array for probe in rounds for array in (probe.probe, probe.image)]
     if trusted._masks is not None:
         masks = [mask for ready in trusted._masks._ready.values() for mask in ready]
-        arrays["images"] += [image for mask in masks for image in mask._secret.images.values()]
+        arrays["images"] += [
+            image for item in masks for mask in item._masks.values() for image in mask._secret.images.values()
+        ]
     return arrays
 
 
@@ -102,18 +104,18 @@ def test_secrets_are_overwritten(protection: str, ending: str) -> None:
 @pytest.mark.parametrize("check", CHECKS)
 def test_what_is_in_flight_when_a_check_fails_is_overwritten(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks spent and probes drawn for the other steps and micro-batches of the request that failed."""
-    from slalom.trusted.masks import MaskBank
+    from slalom.trusted.masks import MaskSet
     from slalom.trusted.probes import FreshProbes, PreprocessedProbes
 
     session, device = open_session("private", check, micro_batches=3)
     spent: list[Any] = []
-    take = MaskBank.take
+    take = MaskSet.take
 
-    def record_mask(self: MaskBank, value: str, batch: int) -> Any:
-        spent.append(take(self, value, batch))
+    def record_mask(self: MaskSet, value: str) -> Any:
+        spent.append(take(self, value))
         return spent[-1]
 
-    monkeypatch.setattr(MaskBank, "take", record_mask)
+    monkeypatch.setattr(MaskSet, "take", record_mask)
     drawn: list[tuple[str, Any]] = []
     for source in (FreshProbes, PreprocessedProbes):
         draw = source.draw

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ from slalom import _native
 from slalom.errors import ApiMisuse
 
 Result = TypeVar("Result")
+
+_NICENESS = 19  # the least that a thread can ask for
 
 
 class Isa(StrEnum):
@@ -64,8 +68,8 @@ class Dispatch:
             self._pool.shutdown()
 
 
-def make_dispatch(isa: Isa | str | None = None, threads: int | None = None) -> Dispatch:
-    """The fastest instruction set and all cores, unless told otherwise.
+def make_dispatch(isa: Isa | str | None = None, threads: int | None = None, *, background: bool = False) -> Dispatch:
+    """The fastest instruction set and all cores, unless told otherwise. `background`: its pool lets others go first.
 
     Raises ApiMisuse for an instruction set that this processor lacks, or fewer than one thread.
     """
@@ -76,5 +80,16 @@ def make_dispatch(isa: Isa | str | None = None, threads: int | None = None) -> D
     count = len(os.sched_getaffinity(0)) if threads is None else threads
     if type(count) is not int or count < 1:
         raise ApiMisuse(f"threads must be a whole number of at least 1, not {count!r:.40}")
-    pool = ThreadPoolExecutor(count, thread_name_prefix="slalom") if count > 1 else None
+    begin = yield_the_processor if background else _do_nothing
+    pool = ThreadPoolExecutor(count, thread_name_prefix="slalom", initializer=begin) if count > 1 else None
     return Dispatch(chosen, count, _native.Team(count), pool)
+
+
+def yield_the_processor() -> None:
+    """Lets every other thread of the machine go before the calling one. Linux alone; nothing elsewhere."""
+    with contextlib.suppress(AttributeError, OSError):  # a sandbox may refuse it: then it shares alike
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def _do_nothing() -> None:
+    """Threads begin as they are."""

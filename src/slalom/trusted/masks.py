@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.fused import Words
 from slalom.errors import PrivacyError
 from slalom.trusted.model import TrustedModel
-from slalom.trusted.randomness import Randomness
+from slalom.trusted.randomness import Randomness, ShareOut
 
 
 @dataclass(frozen=True, repr=False)  # a representation would show the secret
@@ -29,9 +29,10 @@ class SpentMask:
 
 
 class Mask:
-    """A mask that can be spent once. Thread-safe; a second use raises PrivacyError."""
+    """A mask that can be spent once, from the stream of this index. Thread-safe; a second use raises PrivacyError."""
 
-    def __init__(self, words: Words, images: Mapping[str, Words]) -> None:
+    def __init__(self, words: Words, images: Mapping[str, Words], stream: int = -1) -> None:
+        self.stream = stream
         self._secret: SpentMask | None = SpentMask(words, images)
         self._lock = threading.Lock()
         self.image_bytes = sum(image.nbytes for image in images.values())
@@ -45,6 +46,13 @@ class Mask:
             raise PrivacyError("a mask may be used once")
         return secret
 
+    def cut(self, batch: int) -> Mask:
+        """The mask for the first items alone; this one is spent, and the rest of it overwritten."""
+        secret = self.spend()
+        for array in (secret.words, *secret.images.values()):
+            array[batch:].fill(0)
+        return Mask(secret.words[:batch], {step: image[:batch] for step, image in secret.images.items()}, self.stream)
+
     def destroy(self) -> None:
         """Overwrites a mask that was not used."""
         with self._lock:
@@ -54,69 +62,111 @@ class Mask:
                 array.fill(0)
 
 
-class MaskBank:
-    """Masks made ahead, by value and batch. An empty bank makes the mask inside, at once.
+class MaskMaker:
+    """Makes masks by value and batch, exact, from fresh streams. Thread-safe.
 
-    `seconds` counts the time spent making masks, `inline_seconds` the part of it that a request waited for, `made`
-    how many there were.
+    `seconds` counts the time that took, `inline_seconds` the part of it that a request waited for, `made` how many.
     """
 
     def __init__(
-        self, model: TrustedModel, engine: LinearEngine, maps: Mapping[str, PreparedMaps], randomness: Randomness
+        self,
+        model: TrustedModel,
+        engine: LinearEngine,
+        maps: Mapping[str, PreparedMaps],
+        randomness: Randomness,
+        dispatch: Dispatch,
     ) -> None:
         self._model = model
         self._engine = engine
         self._maps = maps
         self._randomness = randomness
-        self._ready: dict[tuple[str, int], deque[Mask]] = {}
+        self._dispatch = dispatch
         self._lock = threading.Lock()
         self.seconds = 0.0
         self.inline_seconds = 0.0
         self.made = 0
 
-    def prepare(self, batch: int) -> None:
-        """Makes one mask for every hidden value of one micro-batch of `batch` items."""
-        for value in self._model.flow.consumers:
-            mask = self._make(value, batch)
-            with self._lock:
-                self._ready.setdefault((value, batch), deque()).append(mask)
-
-    def take(self, value: str, batch: int) -> SpentMask:
-        """A mask for one value of one micro-batch, spent: it is in no other hand, and never comes back."""
-        with self._lock:
-            ready = self._ready.get((value, batch))
-            mask = ready.popleft() if ready else None
-        if mask is None:
-            before = self.seconds
-            mask = self._make(value, batch)
-            self.inline_seconds += self.seconds - before
-        self._randomness.require_usable()  # LOAD-BEARING: a forked child has this mask too
-        return mask.spend()
-
-    def destroy(self) -> None:
-        """Overwrites and forgets every mask that was not used."""
-        with self._lock:
-            masks = [mask for ready in self._ready.values() for mask in ready]
-            self._ready.clear()
-        for mask in masks:
-            mask.destroy()
+    @property
+    def share_out(self) -> ShareOut:
+        """Shares work out among the threads that this maker has."""
+        return self._dispatch.run_ranges
 
     @property
-    def held_bytes(self) -> int:
-        """Masks and mask images that wait in the bank, in bytes."""
-        with self._lock:
-            return sum(mask.held_bytes for ready in self._ready.values() for mask in ready)
+    def values(self) -> tuple[str, ...]:
+        """The values that are hidden, in plan order."""
+        return tuple(self._model.flow.consumers)
 
-    def _make(self, value: str, batch: int) -> Mask:
+    def image_bytes(self, batch: int) -> int:
+        """Of the mask images for one micro-batch: what is sealed where masks are spilled."""
+        consumers = self._model.flow.consumers.values()
+        return 4 * batch * sum(self._model.count(step.name) for steps in consumers for step in steps)
+
+    def set_bytes(self, batch: int) -> int:
+        """Of all masks and images for one micro-batch."""
+        return 4 * batch * sum(map(self._model.count, self.values)) + self.image_bytes(batch)
+
+    def make(self, value: str, batch: int, *, inline: bool = False) -> Mask:
+        """A fresh mask for one value of one micro-batch, with its images."""
         begin = time.perf_counter()
-        shape = (batch, self._model.count(value))
         stream = self._randomness.draw_stream()
-        words = self._randomness.expand_words(stream, batch * shape[1]).reshape(batch, *self._model.shape(value))
+        words = self.expand(stream, value, batch)
         images = {
             step.name: self._engine.apply(self._maps[step.name], words).reshape(batch, -1)
             for step in self._model.flow.consumers[value]
         }
         with self._lock:
-            self.seconds += time.perf_counter() - begin
+            seconds = time.perf_counter() - begin
+            self.seconds += seconds
+            self.inline_seconds += seconds if inline else 0.0
             self.made += 1
-        return Mask(words.reshape(shape), images)
+        return Mask(words.reshape(batch, -1), images, stream)
+
+    def expand(self, stream: int, value: str, batch: int) -> Words:
+        """The words of a mask from their stream, int32 [B, *shape of the value]."""
+        shape = self._model.shape(value)
+        words = self._randomness.expand_words(stream, batch * self._model.count(value), self._dispatch.run_ranges)
+        return words.reshape(batch, *shape)
+
+    def require_usable(self) -> None:
+        """Raises PrivacyError in a forked process, and once the secrets are destroyed."""
+        self._randomness.require_usable()
+
+
+class MaskSet:
+    """The masks of one micro-batch of `batch` items, by value, each taken once. What is missing is made when it is
+    taken where there is a `maker`."""
+
+    def __init__(self, batch: int, masks: Mapping[str, Mask], maker: MaskMaker) -> None:
+        self.batch = batch
+        self._masks = dict(masks)
+        self._maker = maker
+        self._made = set(masks)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the masks and images that were not taken."""
+        return sum(mask.held_bytes for mask in self._masks.values())
+
+    def take(self, value: str) -> SpentMask:
+        """The mask for one value, spent: it is in no other hand, and never comes back."""
+        self._maker.require_usable()  # LOAD-BEARING: a forked child has this mask too
+        if value not in self._made:
+            self._made.add(value)
+            return self._maker.make(value, self.batch, inline=True).spend()
+        mask = self._masks.pop(value, None)
+        if mask is None:
+            raise PrivacyError("a mask may be used once")
+        return mask.spend()
+
+    def cut(self, batch: int) -> MaskSet:
+        """The same masks for a micro-batch of fewer items; this set has them no more."""
+        if batch == self.batch:
+            return self
+        masks, self._masks = self._masks, {}
+        return MaskSet(batch, {value: mask.cut(batch) for value, mask in masks.items()}, self._maker)
+
+    def destroy(self) -> None:
+        """Overwrites every mask that was not taken."""
+        masks, self._masks = self._masks, {}
+        for mask in masks.values():
+            mask.destroy()

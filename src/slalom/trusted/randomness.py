@@ -1,4 +1,4 @@
-"""The one source of secrets: AES-256 in counter mode under a key from the operating system, one key a session.
+"""The one source of secrets: the keystream of AES-256-GCM under a key from the operating system, one key a session.
 
 A counter never comes back: every draw takes the next stream, and a process that was forked from the one that made the
 key may not draw at all (it would repeat its parent's streams).
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from slalom.arithmetic import field
 from slalom.arithmetic.field import Elements
@@ -23,6 +23,16 @@ from slalom.errors import PrivacyError
 
 _KEY_SIZE = 32
 _STREAM_LIMIT = 2**64
+_CHUNK_SIZE = 2**18  # stays in the second cache, and is many times what a call takes
+_TAG_SIZE = 16
+_ZEROS = memoryview(bytes(_CHUNK_SIZE))
+
+ShareOut = Callable[[int, int, Callable[[int, int], None]], object]  # as `arithmetic.dispatch.Dispatch.run_ranges`
+
+
+def in_turn(count: int, multiple: int, work: Callable[[int, int], None]) -> None:
+    """All of 0..count in the caller's thread."""
+    work(0, count)
 
 
 class KeyMemory(Protocol):
@@ -83,14 +93,15 @@ class Randomness:
         if os.getpid() != self._process:
             raise PrivacyError("a forked process may not use the session's secrets: it would repeat its parent's")
 
-    def expand_words(self, stream: int, count: int) -> Words:
+    def expand_words(self, stream: int, count: int, share_out: ShareOut = in_turn) -> Words:
         """`count` uniform 32-bit words as int32, the same each time for one stream: a mask kept as its seed.
 
-        The words are the keystream itself, so there is no bias. count < 2^62: the block counter (64 bits, 16 bytes a
-        block) never runs into the next stream.
+        The words are the keystream itself, so there is no bias. count < 2^48, so that the chunks of a stream have
+        numbers of their own. `share_out` calls what it is given for ranges of the chunks, from several threads if it
+        likes: the cipher works without Python's lock.
         """
         words = aligned_empty((count,), np.int32)
-        self._keystream(stream, words)
+        self._keystream(stream, words, share_out)
         return words
 
     def draw_field(self, count: int) -> Elements:
@@ -121,13 +132,27 @@ class Randomness:
         if self._destroyed:
             raise PrivacyError("the session's secrets are destroyed")
 
-    def _keystream(self, stream: int, target: np.ndarray) -> None:
-        """Overwrites `target` with the stream's keystream: zeros, encrypted in place."""
-        nonce = stream.to_bytes(8, "big") + bytes(8)
+    def _keystream(self, stream: int, target: np.ndarray, share_out: ShareOut = in_turn) -> None:
+        """Overwrites `target` with the stream's keystream: what AES-256-GCM makes of zeros, less its tags.
+
+        Chunk c of a stream has the nonce (stream, c), 8 and 4 bytes, and so counter blocks of its own.
+        """
         # LOAD-BEARING: locked, or `destroy` in another thread could leave a key of zeros to be used here
         with self._lock:
             self.require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, by one process alone
-            encryptor = Cipher(algorithms.AES256(self._key.buffer), modes.CTR(nonce)).encryptor()
-        target.fill(0)
+            cipher = AESGCM(self._key.buffer)
         whole = target.data.cast("B")
-        encryptor.update_into(whole, whole)
+        prefix = stream.to_bytes(8, "big")
+
+        def fill(begin: int, end: int) -> None:
+            room = bytearray(_CHUNK_SIZE + _TAG_SIZE)
+            for chunk in range(begin, end):
+                place = whole[chunk * _CHUNK_SIZE : (chunk + 1) * _CHUNK_SIZE]
+                size = len(place)
+                view = memoryview(room)[: size + _TAG_SIZE]
+                cipher.encrypt_into(prefix + chunk.to_bytes(4, "big"), _ZEROS[:size], None, view)
+                place[:] = view[:size]
+            room[:] = bytes(len(room))
+
+        if len(whole):
+            share_out(-(-len(whole) // _CHUNK_SIZE), 1, fill)

@@ -11,24 +11,27 @@ from fractions import Fraction
 
 import numpy as np
 
-from slalom.arithmetic.dispatch import Dispatch
+from slalom.arithmetic.dispatch import Dispatch, make_dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.fused import MAXIMUM_PROBES
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import DevicePort
 from slalom.link.remote import RemoteDevice
 from slalom.plan import Plan
+from slalom.trusted.bank import MaskBank, MaskBankOptions, MaskFigures
 from slalom.trusted.checker import CheckBook
 from slalom.trusted.faces import present_outputs, quantise_images
-from slalom.trusted.masks import MaskBank
+from slalom.trusted.masks import MaskMaker, MaskSet
 from slalom.trusted.model import TrustedModel, make_model
 from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.probes import ProbeSource, make_probe_source
 from slalom.trusted.randomness import KeyMemory, PlainMemory, Randomness
 from slalom.trusted.recorder import Recorder, Side
+from slalom.trusted.refill import Refill
 from slalom.trusted.soundness import bits, union_error
 from slalom.trusted.traffic import Traffic
 from slalom.trusted.transport import Carrier, Outputs
+from slalom.trusted.vault import Vault
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
 from slalom.trusted.workspace import Workspace
 
@@ -36,13 +39,15 @@ from slalom.trusted.workspace import Workspace
 @dataclass(frozen=True)
 class SessionOptions:
     """How a session runs. `micro_batches`: how many parts of a batch are in flight; `timeout_seconds` bounds waits;
-    `key_memory` gives memory of so many bytes in which the key is kept; `recorder` takes down when each side worked."""
+    `key_memory` gives memory of so many bytes in which the key is kept; `recorder` takes down when each side worked;
+    `mask_bank`: how masks are made in the background."""
 
     policy: Policy
     micro_batches: int = 2
     timeout_seconds: float = 120.0
     key_memory: Callable[[int], KeyMemory] = PlainMemory
     recorder: Recorder | None = None
+    mask_bank: MaskBankOptions | None = None
 
     def __post_init__(self) -> None:
         if type(self.micro_batches) is not int or self.micro_batches < 1:
@@ -72,6 +77,7 @@ class SessionReport:
     setup_seconds: float
     steady_bytes: Mapping[str, int]
     peak_in_flight_bytes: int
+    masks: MaskFigures
 
     @property
     def soundness_bits(self) -> float:
@@ -100,7 +106,9 @@ class TrustedSession:
         _require_probes_fit(self._model, self._policy)
         self._inside = self._prepare_inside(plan)
         self._probes = self._prepare_probes(plan)
-        self._masks = self._prepare_masks()
+        self._background: Dispatch | None = None
+        self._refill: Refill | None = None
+        self._masks = self._prepare_masks(plan)
         self._traffic = Traffic(recorder=options.recorder)
         self._workspace = Workspace()
         self._images = 0
@@ -119,12 +127,13 @@ class TrustedSession:
             error=self._error(),
             bytes_to_device=self._traffic.bytes_to_device,
             bytes_from_device=self._traffic.bytes_from_device,
-            trusted_seconds=self._traffic.trusted_seconds - (self._masks.inline_seconds if self._masks else 0.0),
+            trusted_seconds=self._traffic.trusted_seconds - (self._masks.maker.inline_seconds if self._masks else 0.0),
             device_seconds=self._traffic.device_seconds,
-            mask_seconds=self._masks.seconds if self._masks else 0.0,
+            mask_seconds=sum(maker.seconds for maker in self._makers),
             setup_seconds=self._setup_seconds,
             steady_bytes=self._held_bytes(),
             peak_in_flight_bytes=self._peak_in_flight,
+            masks=self._masks.figures if self._masks else MaskFigures(),
         )
 
     @property
@@ -157,10 +166,11 @@ class TrustedSession:
             self._require_open()
             activation = quantise_images(self._model, images, self._dispatch)
             begin = time.perf_counter()
+            masks = self._reserve(len(images))  # before anything is exposed: what it raises ends no session
             finished = False
             self._exposed += 0 if self._policy.protection is Protection.ENCLAVE else len(images)
             try:
-                outputs = self._run(activation)
+                outputs = self._run(activation, masks)
                 finished = True
             finally:
                 if not finished:
@@ -191,20 +201,56 @@ class TrustedSession:
             return None
         return make_probe_source(self._model, plan, self._policy, self._randomness, self._dispatch)
 
-    def _prepare_masks(self) -> MaskBank | None:
+    def _prepare_masks(self, plan: Plan) -> MaskBank | None:
+        self._makers: list[MaskMaker] = []
         if not self._policy.protection.masked or self._inside is None:
             return None
-        return MaskBank(self._model, self._inside.engine, self._inside.maps, self._randomness)
+        maker = self._make_maker(self._inside.engine, self._dispatch)
+        options = self._options.mask_bank
+        if options is None:
+            return MaskBank(maker)
+        needed = maker.set_bytes(self._split(options.request)[0].stop)
+        if options.spill is None and needed > options.memory:
+            raise ApiMisuse(
+                f"masks for one micro-batch take {needed / 1e9:.2f} GB, and the mask bank may take "
+                f"{options.memory / 1e9:.2f} GB",
+                hint="allow more memory, name a file to spill to, or ask for fewer images at once",
+            )
+        spill = options.spill
+        vault = None if spill is None else Vault(spill, bytes.fromhex(plan.digest), self._options.key_memory)
+        bank = MaskBank(maker, options, vault)
+        batches = [part.stop - part.start for part in self._split(options.request)]
+        self._background = make_dispatch(self._dispatch.isa, self._dispatch.threads, background=True)
+        behind = self._make_maker(LinearEngine(self._background), self._background)
+        self._refill = Refill(bank, behind, batches)
+        return bank
+
+    def _make_maker(self, engine: LinearEngine, dispatch: Dispatch) -> MaskMaker:
+        maps = {} if self._inside is None else self._inside.maps
+        maker = MaskMaker(self._model, engine, maps, self._randomness, dispatch)
+        self._makers.append(maker)
+        return maker
 
     # ------------------------------------------------------------ one request
 
-    def _run(self, activation: np.ndarray) -> list[np.ndarray]:
+    def _reserve(self, images: int) -> list[MaskSet | None]:
+        """The masks of a request, a set for each micro-batch; None at levels without masks."""
+        batches = [part.stop - part.start for part in self._split(images)]
+        if self._masks is None:
+            return [None for _ in batches]
+        return [*self._masks.reserve(batches, self._options.timeout_seconds)]
+
+    def _run(self, activation: np.ndarray, masks: Sequence[MaskSet | None]) -> list[np.ndarray]:
         parts = [activation[part] for part in self._split(len(activation))]
-        results = self._run_on_device(parts) if self._policy.protection is Protection.DEVICE else self._walk(parts)
+        on_device = self._policy.protection is Protection.DEVICE
+        results = self._run_on_device(parts) if on_device else self._walk(parts, masks)
         return [np.concatenate(pieces) for pieces in zip(*results, strict=True)]
 
-    def _walk(self, parts: Sequence[np.ndarray]) -> list[Outputs]:
-        walks = [Walk(self._model, self._dispatch, self._crossing(len(part)), len(part)) for part in parts]
+    def _walk(self, parts: Sequence[np.ndarray], masks: Sequence[MaskSet | None]) -> list[Outputs]:
+        walks = [
+            Walk(self._model, self._dispatch, self._crossing(len(part), mask_set), len(part))
+            for part, mask_set in zip(parts, masks, strict=True)
+        ]
         generators = [walk.run(part.reshape(len(part), -1)) for walk, part in zip(walks, parts, strict=True)]
         try:
             results = self._drive(generators, parts)
@@ -250,14 +296,14 @@ class TrustedSession:
         # LOAD-BEARING: copies, for a device in another process may still write to the memory that it answered in
         return [output.reshape(batch, -1).copy() for output in outputs]
 
-    def _crossing(self, batch: int) -> Crossing:
+    def _crossing(self, batch: int, masks: MaskSet | None) -> Crossing:
         checks = None
         if self._probes is not None:
             checks = CheckBook(self._probes, self._policy.check, batch, self._randomness)
         inside = self._inside if self._policy.protection is Protection.ENCLAVE else None
         linked = isinstance(self._device, RemoteDevice)
         outbox = self._device.outbox if isinstance(self._device, RemoteDevice) else None
-        return Crossing(inside, checks, self._masks, self._policy.exchanges, self._workspace, outbox, linked)
+        return Crossing(inside, checks, masks, self._policy.exchanges, self._workspace, outbox, linked)
 
     def _split(self, count: int) -> list[slice]:
         parts = min(self._options.micro_batches, count)
@@ -274,10 +320,14 @@ class TrustedSession:
     def _destroy(self, reason: str) -> None:
         self._ended = self._ended or reason
         self._randomness.destroy()
+        if self._refill is not None:
+            self._refill.stop(self._options.timeout_seconds)
         if self._probes is not None:
             self._probes.destroy()
         if self._masks is not None:
             self._masks.destroy()
+        if self._background is not None:
+            self._background.close()
         self._workspace.destroy()
 
     # ------------------------------------------------------------ figures
@@ -302,7 +352,7 @@ class TrustedSession:
             for kind, size in self._probes.held_bytes.items():
                 held[kind] = held.get(kind, 0) + size
         if self._masks is not None:
-            held["mask_images"] = self._masks.held_bytes
+            held["mask_images"] = self._masks.figures.ready_bytes
         return held
 
 

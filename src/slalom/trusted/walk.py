@@ -26,7 +26,7 @@ from slalom.link.intake import take_packed, take_words
 from slalom.plan.steps import Linear, Pointwise, Pool, Shape, Step
 from slalom.plan.validation import sources_of
 from slalom.trusted.checker import CheckBook, Examined, Verified, hazardous_accept_unchecked
-from slalom.trusted.masks import MaskBank, SpentMask
+from slalom.trusted.masks import MaskSet, SpentMask
 from slalom.trusted.model import TrustedModel
 from slalom.trusted.workspace import Borrowed, Workspace
 
@@ -70,7 +70,7 @@ class Crossing:
 
     inside: Inside | None
     checks: CheckBook | None
-    masks: MaskBank | None
+    masks: MaskSet | None
     exchanges: bool
     workspace: Workspace
     outbox: Callable[[Shape], Words] | None = None
@@ -138,6 +138,8 @@ class Walk:
             self._open_mask.words.fill(0)
         for image in self._mask_images.values():
             image.fill(0)
+        if self._crossing.masks is not None:
+            self._crossing.masks.destroy()
         if self._crossing.checks is not None:
             self._crossing.checks.destroy()
 
@@ -189,7 +191,7 @@ class Walk:
         if self._crossing.masks is None or not consumers:
             seen = self._crossing.inside is not None or self._crossing.exchanges  # it is sent, or computed with
             return _Outgoing(consumers, None, None, seen or not consumers or name in self._model.flow.kept)
-        mask = self._open_mask = self._crossing.masks.take(name, self._batch)
+        mask = self._open_mask = self._crossing.masks.take(name)
         self._mask_images.update(mask.images)
         outbox = self._crossing.outbox
         room = None if outbox is None else outbox((self._batch, *self._model.shape(name)))
