@@ -83,6 +83,7 @@ class Session:
             raise ApiMisuse(f"plan must be a slalom.Plan, not {type(plan).__name__}", hint="slalom.compile makes one")
         self.policy: Policy = parse_policy(protection, check, rounds, schedule)
         self.plan_digest = plan.digest
+        self._has_mask_bank = mask_bank is not None and self.policy.protection.masked
         self._on_failure = _parse_on_failure(on_failure)
         options = SessionOptions(self.policy, micro_batches, timeout_seconds, SecretMemory, recorder, mask_bank)
         if attack is not None:
@@ -110,6 +111,11 @@ class Session:
         """
         outputs = self._attempt(images)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    @property
+    def has_mask_bank(self) -> bool:
+        """Whether masks are made in the background."""
+        return self._has_mask_bank
 
     def prepare_masks(self, images: int) -> None:
         """Makes the masks for one request of `images` ahead of time, so that it does not wait for them."""

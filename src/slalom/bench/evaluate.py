@@ -68,12 +68,16 @@ class Evaluation:
 def evaluate(
     session: Session, samples: Samples, batch_size: int, float_network: FloatNetwork | None, progress: Progress
 ) -> Evaluation:
-    """Runs every sample through the session in batches. Raises what `Session.run` raises."""
+    """Runs every sample through the session in batches. Raises what `Session.run` raises.
+
+    The masks of a batch are made before its clock starts, unless the session has a mask bank.
+    """
     batches = [samples.images[begin : begin + batch_size] for begin in range(0, len(samples.images), batch_size)]
     pieces: list[tuple[np.ndarray, ...]] = []
     seconds = 0.0
     for batch in batches:
-        session.prepare_masks(len(batch))
+        if not session.has_mask_bank:
+            session.prepare_masks(len(batch))
         begin = time.perf_counter()
         answer = session.run(batch)
         seconds += time.perf_counter() - begin

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from slalom.bench.timing import Effort, time_requests
 from slalom.plan import Plan
 from slalom.reporting import Report, Worker
 from slalom.session import Session
+from slalom.trusted.bank import MaskBankOptions, WhenEmpty
 from slalom.trusted.policy import Protection
 from slalom.trusted.recorder import Recorder, Span
 
@@ -25,7 +28,14 @@ class Arrangement:
     micro_batches: int
     isa: str | None
 
-    def open(self, plan: Plan, level: Protection, cores: int, recorder: Recorder | None = None) -> Session:
+    def open(
+        self,
+        plan: Plan,
+        level: Protection,
+        cores: int,
+        recorder: Recorder | None = None,
+        mask_bank: MaskBankOptions | None = None,
+    ) -> Session:
         """A session with so many trusted threads; a spawned CPU worker has as many, of its own."""
         return Session(
             plan,
@@ -37,6 +47,7 @@ class Arrangement:
             worker_device=self.worker_device,
             worker_threads=cores if self.worker_device == "cpu" else None,
             recorder=recorder,
+            mask_bank=mask_bank,
         )
 
 
@@ -77,6 +88,39 @@ def measure_level(trial: Trial, level: Protection, cores: int) -> LevelFound:
         seconds = time_requests(lambda: session.run(images), trial.effort, lambda: session.prepare_masks(len(images)))
         row = _row(trial, level, cores, seconds, (before, session.report))
         return LevelFound(row, session.workers)
+
+
+class Masks(StrEnum):
+    """Where the masks of a level's requests come from: made before each, off the clock; so, while more are made
+    behind; or made behind alone, so that requests come to wait for them."""
+
+    READY = "ready"
+    REFILLING = "refilling"
+    SUSTAINED = "sustained"
+
+
+_REQUESTS_AHEAD = 3  # that the bank has room for while it is refilled
+_NO_LIMIT = 10**15
+
+
+def measure_with_bank(trial: Trial, level: Protection, cores: int, masks: Masks) -> LevelFound:
+    """Requests at a level with a mask bank on the same cores. The row's name says which way."""
+    images, count = trial.images, len(trial.images)
+    target = count if masks is Masks.SUSTAINED else _REQUESTS_AHEAD * count
+    bank = MaskBankOptions(count, target, target, _NO_LIMIT, when_empty=WhenEmpty.WAIT)
+
+    def prepare() -> None:
+        """Off the clock, but where what is measured is the wait."""
+        while masks is Masks.REFILLING and session.report.masks.ready_images < count:
+            time.sleep(0.001)
+
+    with trial.arrangement.open(trial.plan, level, cores, mask_bank=bank) as session, kept_to_cores(cores):
+        for _ in range(2):  # the second finds what was made while the first ran, as all that follow do
+            session.run(images)
+        before = session.report
+        seconds = time_requests(lambda: session.run(images), trial.effort, prepare)
+        row = _row(trial, level, cores, seconds, (before, session.report))
+        return LevelFound(replace(row, name=f"{level.value}, {masks.value}"), session.workers)
 
 
 def measure_timeline(trial: Trial, level: Protection, cores: int) -> Timeline:

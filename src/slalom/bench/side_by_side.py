@@ -11,7 +11,15 @@ from slalom.bench.cores import kept_to_cores
 from slalom.bench.float_timing import CopyRates, Engine, FloatTiming, MeasureCopies, Question, TellVersions, TimeFloat
 from slalom.bench.float_timing import Versions as FloatVersions
 from slalom.bench.limits import COPY_BYTES, Limits, measure_memory
-from slalom.bench.protected import Arrangement, Timeline, Trial, measure_level, measure_timeline
+from slalom.bench.protected import (
+    Arrangement,
+    Masks,
+    Timeline,
+    Trial,
+    measure_level,
+    measure_timeline,
+    measure_with_bank,
+)
 from slalom.bench.rows import Row, rates_of
 from slalom.bench.timing import Effort
 from slalom.errors import ModelError
@@ -33,7 +41,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one run measures. `engines` of the float network; `copy_bytes` of each thread, for the memory's limit."""
+    """What one run measures. `engines` of the float network; `copy_bytes` of each thread, for the memory's limit.
+    `masks`: how levels with masks come by them; made ahead, off the clock, always."""
 
     levels: tuple[Protection, ...]
     engines: tuple[Engine, ...]
@@ -41,13 +50,20 @@ class Wanted:
     arrangement: Arrangement
     effort: Effort
     timelines: bool = False
+    masks: tuple[Masks, ...] = (Masks.READY,)
     copy_bytes: int = COPY_BYTES
 
     @property
     def steps(self) -> int:
         """How often the progress advances."""
         gpu = Engine.GPU in self.engines
-        return gpu + len(self.cores) * (len(self.engines) - gpu + len(self.levels))
+        with_bank = len(self.banked) * sum(level.masked for level in self.levels)
+        return gpu + len(self.cores) * (len(self.engines) - gpu + len(self.levels) + with_bank)
+
+    @property
+    def banked(self) -> tuple[Masks, ...]:
+        """The ways in which masks are made behind the requests."""
+        return tuple(masks for masks in self.masks if masks is not Masks.READY)
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,9 @@ class Bench:
             self._rows.append(found.row)
             self._workers += found.workers
             progress(1)
+            for masks in self._wanted.banked if level.masked else ():
+                self._rows.append(measure_with_bank(self._trial, level, cores, masks).row)
+                progress(1)
 
     def _measure_float(self, engine: Engine, cores: int) -> None:
         try:

@@ -10,6 +10,7 @@ from slalom.cli.doctor import doctor_command
 from slalom.cli.evaluate import eval_command
 from slalom.cli.gramine import gramine_manifest_command
 from slalom.cli.inspect import inspect_command
+from slalom.cli.precompute import precompute_command
 from slalom.cli.worker import worker_command_line
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app.command("eval")(eval_command)
 app.command("compile")(compile_command)
 app.command("inspect")(inspect_command)
 app.command("bench")(bench_command)
+app.command("precompute")(precompute_command)
 app.command("worker")(worker_command_line)
 app.command("gramine-manifest")(gramine_manifest_command)
 app.command("doctor")(doctor_command)

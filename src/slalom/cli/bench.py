@@ -53,6 +53,9 @@ def bench_command(
     worker_device: Annotated[str, typer.Option(help="what a spawned worker computes on: cpu or cuda")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="images in a request")] = 8,
     micro_batches: Annotated[int, typer.Option(help="parts of a request in flight at once")] = 2,
+    masks: Annotated[
+        str, typer.Option(help="of private: ready; also refilling, sustained (a bank on the same cores), or all")
+    ] = "ready",
     repeats: Annotated[int | None, typer.Option(help="requests of a row, at least; 5 by default")] = None,
     seconds: Annotated[float | None, typer.Option(help="that a row is measured for; 2 by default")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="figures that mean little, soon")] = False,
@@ -86,6 +89,7 @@ def bench_command(
         quick=quick,
         isa=parse_isa(isa),
         batch_size=batch_size,
+        masks=masks,
         commit=commit,
     )
     wanted = replace(parse_wanted(words), timelines=report is not None or json)

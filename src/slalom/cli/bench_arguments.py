@@ -11,7 +11,7 @@ from slalom.arithmetic.dispatch import Isa
 from slalom.bench.cores import usable_cores
 from slalom.bench.float_timing import FAMILIES, Engine
 from slalom.bench.limits import COPY_BYTES
-from slalom.bench.protected import Arrangement
+from slalom.bench.protected import Arrangement, Masks
 from slalom.bench.side_by_side import Wanted
 from slalom.bench.timing import Effort
 from slalom.cli.arguments import require_devices, require_positive
@@ -42,6 +42,7 @@ class BenchWords:
     quick: bool
     isa: Isa | None
     batch_size: int
+    masks: str
     commit: str | None
 
 
@@ -62,6 +63,7 @@ def parse_wanted(words: BenchWords) -> Wanted:
         cores=_parse_cores(words.cores, words.quick),
         arrangement=arrangement,
         effort=_parse_effort(words),
+        masks=_parse_masks(words.masks),
         copy_bytes=_QUICK_BYTES if words.quick else COPY_BYTES,
     )
 
@@ -86,6 +88,16 @@ def _parse_levels(text: str) -> tuple[Protection, ...]:
     if unknown:
         raise ApiMisuse(f"unknown level {unknown[0]!r:.40}", hint=f"choose of {', '.join(Protection)}, or all")
     return tuple(level for level in Protection if level in words)
+
+
+def _parse_masks(text: str) -> tuple[Masks, ...]:
+    words = list(Masks) if text == ALL else text.split(",")
+    unknown = [word for word in words if word not in list(Masks)]
+    if unknown:
+        raise ApiMisuse(
+            f"unknown way to come by masks {unknown[0]!r:.40}", hint=f"choose of {', '.join(Masks)}, or all"
+        )
+    return tuple(way for way in Masks if way in words)
 
 
 def _parse_baselines(text: str | None) -> tuple[Engine, ...]:

@@ -14,6 +14,7 @@ from slalom.arithmetic.dispatch import Isa
 from slalom.bench.evaluate import Evaluation, Samples, evaluate, random_samples
 from slalom.cli.arguments import parse_isa, require_devices, require_positive
 from slalom.cli.evaluate_view import evaluation_document, print_evaluation
+from slalom.cli.mask_arguments import MEMORY_GIGABYTES, parse_mask_bank
 from slalom.cli.network import NO_PREPROCESSING, PREPROCESSING_HINT, Network, NetworkOptions
 from slalom.cli.offline import offline_network
 from slalom.cli.screen import guarded, note, print_json, progress_bar, waiting
@@ -22,6 +23,7 @@ from slalom.fleet.roster import IN_PROCESS, SPAWN
 from slalom.isolation.level import parse_isolation
 from slalom.link.port import DevicePort
 from slalom.session import Session
+from slalom.trusted.bank import MaskBankOptions
 from slalom.trusted.policy import Policy, parse_policy
 from slalom.zoo.classes import class_names
 from slalom.zoo.photos import Photo, find_photos, load_photo, sample_photos
@@ -52,6 +54,7 @@ class Request:
     workers: WorkerRequest
     threads: int | None
     isa: Isa | None
+    mask_bank: MaskBankOptions | None
 
 
 @guarded
@@ -81,12 +84,20 @@ def eval_command(
     bits: Annotated[int, typer.Option(help="most bits of an activation, 2..15")] = 12,
     threads: Annotated[int | None, typer.Option(help="of the trusted side; all cores by default")] = None,
     isa: Annotated[str | None, typer.Option(help="numpy, portable, avx2 or avx512")] = None,
+    mask_bank: Annotated[
+        int | None, typer.Option(metavar="IMAGES", help="make masks for so many in the background")
+    ] = None,
+    mask_memory: Annotated[float, typer.Option(help="gigabytes that waiting masks may take")] = MEMORY_GIGABYTES,
+    mask_spill: Annotated[Path | None, typer.Option(help="a file, not there yet, for masks beyond")] = None,
+    when_empty: Annotated[str, typer.Option(help="a request without masks: wait, compute or fail")] = "wait",
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
 ) -> None:
     """Run a network on photos at a protection level, and compare it with the float network."""
     workers = WorkerRequest(device or [SPAWN], on_failure, isolation, bulk, timeout)
-    request = Request(batch_size, batches, images, attack, workers, threads, parse_isa(isa))
     policy = parse_policy(protection, check, rounds, schedule)
+    require_positive("--batch-size", batch_size)
+    bank = parse_mask_bank(mask_bank, batch_size, mask_memory, mask_spill, when_empty, masked=policy.protection.masked)
+    request = Request(batch_size, batches, images, attack, workers, threads, parse_isa(isa), bank)
     _refuse_nonsense(request, policy)
     photos = None if images is None else find_photos(images)
     with offline_network(model, NetworkOptions(weights, image_size, calibration, bits)) as network:
@@ -102,7 +113,6 @@ def eval_command(
 
 
 def _refuse_nonsense(request: Request, policy: Policy) -> None:
-    require_positive("--batch-size", request.batch_size)
     require_positive("--batches", request.batches)
     require_positive("--threads", request.threads)
     require_devices(request.workers.devices)
@@ -177,6 +187,7 @@ def _open_session(network: Network, policy: Policy, request: Request) -> Session
             threads=request.threads,
             isa=request.isa,
             attack=request.attack,
+            mask_bank=request.mask_bank,
         )
 
 

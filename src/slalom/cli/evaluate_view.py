@@ -19,6 +19,7 @@ from slalom.cli.screen import (
     readable_bytes,
     readable_seconds,
 )
+from slalom.trusted.bank import MaskFigures
 from slalom.trusted.policy import Policy, Protection
 
 _SEEN = {
@@ -54,6 +55,7 @@ def evaluation_document(network: Network, policy: Policy, evaluation: Evaluation
         "trusted_seconds": report.trusted_seconds,
         "device_seconds": report.device_seconds,
         "mask_seconds": report.mask_seconds,
+        "masks": dataclasses.asdict(report.masks),
         "bytes_to_device": report.bytes_to_device,
         "bytes_from_device": report.bytes_from_device,
         "agreement_with_float": evaluation.agreement_with_float,
@@ -166,6 +168,15 @@ def _protection_rows(network: Network, policy: Policy, evaluation: Evaluation) -
     ]
 
 
+def _bank_rows(masks: MaskFigures) -> list[tuple[str, str]]:
+    """What is worth knowing of a bank that was used, or that lost masks."""
+    lost = f"; {masks.lost_images} LOST: what was spilled had been changed" if masks.lost_images else ""
+    waited = f", waited for {readable_seconds(masks.waited_seconds)}" if masks.waited_seconds >= 0.001 else ""
+    left = f"{masks.ready_images + masks.spilled_images} left, {masks.spilled_images} of them outside"
+    used = masks.waited_seconds or masks.ready_images or masks.spilled_images or masks.lost_images
+    return [("mask bank", f"{masks.used_images} images used{waited}; {left}{lost}")] if used else []
+
+
 def _cost_rows(network: Network, policy: Policy, evaluation: Evaluation) -> list[tuple[str, str]]:
     report = evaluation.report
     images = f"{evaluation.images} image{'s' if evaluation.images > 1 else ''}"
@@ -175,6 +186,7 @@ def _cost_rows(network: Network, policy: Policy, evaluation: Evaluation) -> list
     sent, received = readable_bytes(report.bytes_to_device), readable_bytes(report.bytes_from_device)
     peak = readable_bytes(_peak(network, policy, evaluation))
     return [
+        *_bank_rows(report.masks),
         ("speed", f"{images} in {readable_seconds(evaluation.seconds)}, {speed}"),
         ("busy", busy),
         ("made ahead", ahead),

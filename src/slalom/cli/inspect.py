@@ -13,6 +13,7 @@ from slalom.cli.screen import guarded, print_json, waiting
 from slalom.plan import Plan
 from slalom.plan.cost import step_costs
 from slalom.plan.footprint import gpu_footprint
+from slalom.plan.mask_cost import mask_cost
 from slalom.trusted.policy import Policy, Protection, parse_policy
 
 LINK_IMAGES = 16
@@ -33,7 +34,7 @@ def inspect_command(
         levels = [Policy(level, policy.check, policy.rounds) for level in Protection if level is not Protection.DEVICE]
         memory = {level.protection: trusted_memory(plan, level) for level in levels}
         link = link_memory(plan, LINK_IMAGES, LINK_MICRO_BATCHES)
-        found = Inspection(plan, policy, step_costs(plan), memory, link, gpu_footprint(plan))
+        found = Inspection(plan, policy, step_costs(plan), memory, link, gpu_footprint(plan), mask_cost(plan))
     if json:
         print_json(inspection_document(found))
     else:

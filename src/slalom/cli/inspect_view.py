@@ -14,6 +14,7 @@ from slalom.cli.screen import data_console, plain_table, printable, readable_byt
 from slalom.plan import Plan
 from slalom.plan.cost import StepCost
 from slalom.plan.footprint import Footprint
+from slalom.plan.mask_cost import MaskCost
 from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.soundness import bits, check_error, union_error
 
@@ -31,6 +32,7 @@ class Inspection:
     memory: Mapping[Protection, TrustedMemory]
     link: LinkMemory
     gpu: Footprint
+    masks: MaskCost
 
     @property
     def linear_steps(self) -> int:
@@ -77,6 +79,11 @@ def inspection_document(found: Inspection) -> dict[str, Any]:
             "cpu_bytes": found.link.cpu,
             "cuda_bytes": found.link.cuda,
         },
+        "masks_per_image": {
+            "mask_bytes": found.masks.masks,
+            "mask_image_bytes": found.masks.images,
+            "int8_products": found.masks.products,
+        },
         "gpu": {
             "images": found.link.images,
             "weights_bytes": found.gpu.weights,
@@ -110,6 +117,11 @@ def print_inspection(found: Inspection) -> None:
     console.print(Text("\ntrusted memory", style="bold"))
     console.print(memory_table(found.memory))
     console.print("in flight: more for each image in flight; at peak: with the plan, temporaries left out")
+    masks = found.masks
+    console.print(
+        f"masks of blinded and private: {readable_bytes(masks.total)} an image, {readable_bytes(masks.masks)} of masks "
+        f"and {readable_bytes(masks.images)} of their images, made by {masks.products / 1e9:.1f} G products of int8"
+    )
     link = found.link
     console.print(
         f"shared with a worker: {readable_bytes(link.cpu)}, or {readable_bytes(link.cuda)} where it has a GPU; for "

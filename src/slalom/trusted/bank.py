@@ -216,16 +216,21 @@ class MaskBank:
                 waited_seconds=self._waited,
             )
 
-    def destroy(self) -> None:
-        """Overwrites and forgets every mask that was not used."""
+    def drop_ready(self) -> None:
+        """Overwrites and forgets what waits in memory."""
         with self._changed:
             sets = [item for group in self._ready.values() for item in group]
             self._ready.clear()
-            self._spilled.clear()
-            self._destroyed = True
             self._changed.notify_all()
         for item in sets:
             item.destroy()
+
+    def destroy(self) -> None:
+        """Overwrites and forgets every mask that was not used."""
+        with self._changed:
+            self._spilled.clear()
+            self._destroyed = True
+        self.drop_ready()
         if self._vault is not None:
             self._vault.destroy()
 

@@ -142,17 +142,24 @@ class Randomness:
             self.require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, by one process alone
             cipher = AESGCM(self._key.buffer)
         whole = target.data.cast("B")
-        prefix = stream.to_bytes(8, "big")
+
+        with_room = max(0, len(whole) - _TAG_SIZE) // _CHUNK_SIZE  # chunks with space for a tag behind them
 
         def fill(begin: int, end: int) -> None:
-            room = bytearray(_CHUNK_SIZE + _TAG_SIZE)
-            for chunk in range(begin, end):
+            direct = max(begin, min(end - 1, with_room))
+            for chunk in range(begin, direct):  # the tag lies where the next chunk is written
+                place = whole[chunk * _CHUNK_SIZE : (chunk + 1) * _CHUNK_SIZE + _TAG_SIZE]
+                cipher.encrypt_into(_nonce(stream, chunk), _ZEROS, None, place)
+            for chunk in range(direct, end):  # what is behind may be another thread's, or nobody's
                 place = whole[chunk * _CHUNK_SIZE : (chunk + 1) * _CHUNK_SIZE]
-                size = len(place)
-                view = memoryview(room)[: size + _TAG_SIZE]
-                cipher.encrypt_into(prefix + chunk.to_bytes(4, "big"), _ZEROS[:size], None, view)
-                place[:] = view[:size]
-            room[:] = bytes(len(room))
+                room = bytearray(len(place) + _TAG_SIZE)
+                cipher.encrypt_into(_nonce(stream, chunk), _ZEROS[: len(place)], None, room)
+                place[:] = memoryview(room)[: len(place)]
+                room[:] = bytes(len(room))
 
         if len(whole):
             share_out(-(-len(whole) // _CHUNK_SIZE), 1, fill)
+
+
+def _nonce(stream: int, chunk: int) -> bytes:
+    return stream.to_bytes(8, "big") + chunk.to_bytes(4, "big")

@@ -1,0 +1,79 @@
+"""Making the masks of many images ahead, timed: what a mask bank can deliver on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slalom.arithmetic.dispatch import Dispatch
+from slalom.arithmetic.engine import LinearEngine
+from slalom.isolation.secret import SecretMemory
+from slalom.plan import Plan
+from slalom.plan.mask_cost import MaskCost, mask_cost
+from slalom.trusted.bank import MaskBank, MaskBankOptions
+from slalom.trusted.masks import MaskMaker
+from slalom.trusted.model import make_model
+from slalom.trusted.randomness import Randomness
+from slalom.trusted.vault import Vault
+
+
+@dataclass(frozen=True)
+class MasksFound:
+    """Seconds for `images` masks made, of which `spilled` were sealed outside, and for opening those again."""
+
+    images: int
+    spilled: int
+    sealed_bytes: int
+    seconds: float
+    opened_seconds: float
+    cost: MaskCost
+
+    @property
+    def images_per_second(self) -> float:
+        """Made, and sealed where need be."""
+        return self.images / self.seconds
+
+    @property
+    def products_per_second(self) -> float:
+        """Of int8 numbers: four for each weight and masked word."""
+        return self.cost.products * self.images / self.seconds
+
+
+def measure_masks(
+    plan: Plan, dispatch: Dispatch, images: int, batch: int, memory: int, spill: Path | None,
+    progress: Callable[[int], None],
+) -> MasksFound:  # fmt: skip
+    """Makes the masks of `images`, `batch` at a time, as a session would; opens what was spilled; and destroys all.
+
+    Beyond `memory` bytes they are sealed in the file `spill`; without one, a batch's masks are destroyed once made.
+    """
+    model, engine, randomness = make_model(plan), LinearEngine(dispatch), Randomness(SecretMemory)
+    maps = {
+        step.name: engine.prepare(step.maps, plan.tensors, model.shape(step.source))
+        for step in model.linear_steps.values()
+    }
+    maker = MaskMaker(model, engine, maps, randomness, dispatch)
+    options = MaskBankOptions(request=batch, target=max(images, batch), memory=memory, spill=spill)
+    vault = None if spill is None else Vault(spill, bytes.fromhex(plan.digest), SecretMemory)
+    bank = MaskBank(maker, options, vault)
+    try:
+        begin = time.perf_counter()
+        for first in range(0, images, batch):
+            bank.prepare(min(batch, images - first))
+            progress(min(batch, images - first))
+            if vault is None:
+                bank.drop_ready()
+        seconds = time.perf_counter() - begin
+        figures = bank.figures
+        bank.drop_ready()
+        begin = time.perf_counter()
+        while left := bank.figures.spilled_images:
+            for masks in bank.reserve([min(batch, left)], 1.0):
+                masks.destroy()
+        opened = time.perf_counter() - begin
+    finally:
+        bank.destroy()
+        randomness.destroy()
+    return MasksFound(images, figures.spilled_images, figures.spilled_bytes, seconds, opened, mask_cost(plan))
