@@ -18,7 +18,7 @@ from slalom.link.remote import LinkOptions, RemoteDevice
 from slalom.plan import Plan
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 1.5
+TIMEOUT_SECONDS = 1.0
 
 
 class LightDevice(RemoteDevice):

@@ -122,6 +122,27 @@ def test_masks_that_were_spilled_are_what_they_were(name: str, tmp_path: Path) -
     bank.destroy()
 
 
+def test_sets_that_are_too_small_keep_nobody_waiting() -> None:
+    """As many images are ready as the target says, and yet none of them are for this request."""
+    options = MaskBankOptions(request=4, target=4, memory=EVERYTHING, when_empty=WhenEmpty.WAIT)
+    bank, _ = bank_of(options)
+    for _ in range(8):
+        bank.prepare(1)
+    with refilled(bank, [2, 2]):
+        use(bank, [2, 2], 5.0)
+        use(bank, [1, 1])
+        use(bank, [2, 2], 5.0)
+
+
+def test_a_request_beyond_the_target_is_refused_at_once() -> None:
+    options = MaskBankOptions(request=4, target=4, memory=EVERYTHING, when_empty=WhenEmpty.WAIT)
+    bank, _ = bank_of(options)
+    begin = time.monotonic()
+    with refilled(bank, [4]), pytest.raises(MaskError, match="no masks are ready"):
+        bank.reserve([5], 20.0)
+    assert time.monotonic() - begin < 5
+
+
 # ---------------------------------------------------------------- what a request does that finds too few
 
 
@@ -276,7 +297,7 @@ class Device(NumpyDevice):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))])
 def test_no_blinded_words_ever_repeat(seed: int, tmp_path: Path) -> None:
     """Random requests, threads, lies that end a session, restarts, forks and files rolled back, always with the same
     image: a mask that came back would show as words that came back. And the child of a fork shows nothing at all."""

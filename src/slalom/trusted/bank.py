@@ -144,18 +144,19 @@ class MaskBank:
             return True  # counted as lost; others may be there
         return True
 
-    def wants(self, batch: int) -> bool:
-        """Whether fewer images than the target are ready, what is spilled counted, and one more set has a place."""
-        with self._changed:
-            if self.options is None or self._destroyed or self._images() >= self.options.target:
-                return False
-            return self._vault is not None or self._fits_locked(batch)
+    def wanted(self, usual: Sequence[int], turn: int, *, filling: bool) -> int | None:
+        """The size of the set to make next; None where enough are there, or where there is no place for one more.
 
-    @property
-    def is_low(self) -> bool:
-        """Whether it is time to make more."""
+        usual: the micro-batches of a usual request, which must always find its sets. turn: of them, whose turn it is
+        where only the target is not reached; that counts while the bank is `filling`, or is below its low mark.
+        """
         with self._changed:
-            return self.options is not None and self._images() < self.options.low_mark
+            if self.options is None or self._destroyed:
+                return None
+            missing = [batch for batch, size in zip(usual, self._choose(usual), strict=True) if size is None]
+            below = self._images() < (self.options.target if filling else self.options.low_mark)
+            batch = missing[0] if missing else turn if below else None
+            return batch if batch is None or self._vault is not None or self._fits_locked(batch) else None
 
     def fail(self, error: SlalomError) -> None:
         """Says that nothing more will be made: whoever waits for masks is told this error."""
@@ -302,6 +303,8 @@ class MaskBank:
         made.destroy()
 
     def _wait_until_there(self, batches: Sequence[int], timeout_seconds: float) -> None:
+        if self.options is not None and sum(batches) > self.options.target:
+            return  # they will never be there at once
         begin = time.monotonic()
         self._changed.wait_for(
             lambda: self._has(batches) or self._failure is not None or self._destroyed, timeout_seconds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from itertools import cycle
 
 from slalom.arithmetic.dispatch import yield_the_processor
 from slalom.errors import MaskError, SlalomError
@@ -15,7 +14,7 @@ _LOOK_SECONDS = 0.5
 
 
 class Refill:
-    """Keeps a bank between its marks until it is stopped. `batches`: of the micro-batches of a usual request.
+    """Keeps a bank between its marks until it is stopped. `batches`: the micro-batches of a usual request.
 
     `maker` makes them, on threads of its own. Wakes when fewer images than the low mark are ready, and makes sets up to
     the target. What it fails with is told to those who wait for masks.
@@ -24,7 +23,8 @@ class Refill:
     def __init__(self, bank: MaskBank, maker: MaskMaker, batches: Sequence[int]) -> None:
         self._bank = bank
         self._maker = maker
-        self._batches = cycle(batches)
+        self._usual = tuple(batches)
+        self._turn = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="slalom-masks", daemon=True)
         self._thread.start()
@@ -36,17 +36,18 @@ class Refill:
 
     def _run(self) -> None:
         yield_the_processor()
-        filling, batch = True, next(self._batches)  # until the target is reached for the first time
+        filling = True  # until the target is reached for the first time
         try:
             while not self._stopped.is_set():
                 if self._bank.bring_in(self._maker):
                     continue
-                filling = self._bank.wants(batch) and (filling or self._bank.is_low)
-                if filling:
-                    self._bank.prepare(batch, self._maker)
-                    batch = next(self._batches)
-                else:
+                batch = self._bank.wanted(self._usual, self._usual[self._turn], filling=filling)
+                filling = batch is not None
+                if batch is None:
                     self._bank.wait_for_change(_LOOK_SECONDS)
+                    continue
+                self._bank.prepare(batch, self._maker)
+                self._turn = (self._turn + 1) % len(self._usual)
         except SlalomError as error:
             self._bank.fail(error)
         except BaseException as error:  # noqa: BLE001 - carried to those who wait for masks, who raise it
