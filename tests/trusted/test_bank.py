@@ -205,7 +205,7 @@ def open_session(**more: Any) -> Session:
 def test_a_session_takes_its_masks_from_the_bank_and_gives_the_same_bits(spilled: bool, tmp_path: Path) -> None:
     options = MaskBankOptions(
         request=4, target=8, low=8, memory=1 if spilled else EVERYTHING,
-        spill=tmp_path / "masks" if spilled else None, when_empty=WhenEmpty.WAIT,
+        spill=tmp_path if spilled else None, when_empty=WhenEmpty.WAIT,
     )  # fmt: skip
     before = threading.active_count()
     with open_session(mask_bank=options) as session:
@@ -217,7 +217,7 @@ def test_a_session_takes_its_masks_from_the_bank_and_gives_the_same_bits(spilled
         assert figures.used_images == 19 and figures.lost_images == 0
         assert session.report.mask_seconds > 0
     assert wait_until(lambda: threading.active_count() <= before)
-    assert not (tmp_path / "masks").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_request_that_finds_none_is_refused_and_the_session_goes_on() -> None:
@@ -233,10 +233,10 @@ def test_a_request_that_finds_none_is_refused_and_the_session_goes_on() -> None:
 @pytest.mark.parametrize("attack", ["change", "cut", "replay"])
 def test_a_spilled_file_that_was_tampered_with(attack: str, tmp_path: Path) -> None:
     """A named error, the masks gone, and a session that goes on with others."""
-    path = tmp_path / "masks"
-    options = MaskBankOptions(request=4, target=4, low=4, memory=1, spill=path, when_empty=WhenEmpty.WAIT)
+    options = MaskBankOptions(request=4, target=4, low=4, memory=1, spill=tmp_path, when_empty=WhenEmpty.WAIT)
     with open_session(mask_bank=options, micro_batches=1) as session:
         assert wait_until(lambda: session.report.masks.spilled_images == 4)
+        (path,) = tmp_path.iterdir()
         earlier = path.read_bytes()
         if attack == "replay":
             assert same(session.run(GOOD), EXPECTED)
@@ -260,6 +260,16 @@ def test_a_spilled_file_that_was_tampered_with(attack: str, tmp_path: Path) -> N
 def test_a_bank_that_cannot_hold_one_micro_batch_is_refused() -> None:
     with pytest.raises(ApiMisuse, match="masks for one micro-batch take"):
         open_session(mask_bank=MaskBankOptions(request=4, target=4, memory=1))
+
+
+def test_two_workers_spill_side_by_side(tmp_path: Path) -> None:
+    options = MaskBankOptions(request=4, target=4, low=4, memory=1, spill=tmp_path, when_empty=WhenEmpty.WAIT)
+    devices = [NumpyDevice(), NumpyDevice()]
+    with Session(plan_of(NAME), protection="private", device=devices, threads=1, mask_bank=options) as session:
+        assert len(list(tmp_path.iterdir())) == 2
+        run_at_once(session, GOOD, [4, 4, 4])
+        assert session.report.masks.used_images == 12
+    assert not list(tmp_path.iterdir())
 
 
 def test_masks_that_were_made_behind_are_made_by_threads_that_let_others_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,14 +314,15 @@ def test_no_blinded_words_ever_repeat(seed: int, tmp_path: Path) -> None:
     chance, seen = random.Random(seed), list[bytes]()
     one = np.repeat(GOOD[:1], 8, axis=0)
     for life in range(4):
-        path, device = tmp_path / f"masks{life}", Device(seen)
+        device = Device(seen)
         options = MaskBankOptions(
-            request=4, target=8, low=chance.choice([0, 8]), memory=chance.choice([1, 2000, EVERYTHING]), spill=path,
+            request=4, target=8, low=chance.choice([0, 8]), memory=chance.choice([1, 2000, EVERYTHING]), spill=tmp_path,
             when_empty=chance.choice([WhenEmpty.WAIT, WhenEmpty.COMPUTE]),
         )  # fmt: skip
         session = Session(plan_of(NAME), protection="private", device=device, threads=1, mask_bank=options,
                           micro_batches=chance.choice([1, 2, 3]), timeout_seconds=10)  # fmt: skip
         with session:
+            (path,) = tmp_path.iterdir()
             for _ in range(10):
                 event = chance.choice(["run", "run", "run", "threads", "fork", "roll back", "prepare", "lie"])
                 kept = path.read_bytes()

@@ -16,7 +16,7 @@ from slalom.trusted.bank import MaskBank, MaskBankOptions
 from slalom.trusted.masks import MaskMaker
 from slalom.trusted.model import make_model
 from slalom.trusted.randomness import Randomness
-from slalom.trusted.vault import Vault
+from slalom.trusted.vault import make_vault
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def measure_masks(
 ) -> MasksFound:  # fmt: skip
     """Makes the masks of `images`, `batch` at a time, as a session would; opens what was spilled; and destroys all.
 
-    Beyond `memory` bytes they are sealed in the file `spill`; without one, a batch's masks are destroyed once made.
+    Beyond `memory` bytes they are sealed in the folder `spill`; without one, a batch's masks are destroyed once made.
     """
     model, engine, randomness = make_model(plan), LinearEngine(dispatch), Randomness(SecretMemory)
     maps = {
@@ -56,7 +56,7 @@ def measure_masks(
     }
     maker = MaskMaker(model, engine, maps, randomness, dispatch)
     options = MaskBankOptions(request=batch, target=max(images, batch), memory=memory, spill=spill)
-    vault = None if spill is None else Vault(spill, bytes.fromhex(plan.digest), SecretMemory)
+    vault = None if spill is None else make_vault(spill, bytes.fromhex(plan.digest), SecretMemory)
     bank = MaskBank(maker, options, vault)
     try:
         begin = time.perf_counter()

@@ -88,7 +88,7 @@ def eval_command(
         int | None, typer.Option(metavar="IMAGES", help="make masks for so many in the background")
     ] = None,
     mask_memory: Annotated[float, typer.Option(help="gigabytes that waiting masks may take")] = MEMORY_GIGABYTES,
-    mask_spill: Annotated[Path | None, typer.Option(help="a file, not there yet, for masks beyond")] = None,
+    mask_spill: Annotated[Path | None, typer.Option(help="a folder for masks beyond, sealed")] = None,
     when_empty: Annotated[str, typer.Option(help="a request without masks: wait, compute or fail")] = "wait",
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
 ) -> None:

@@ -34,7 +34,7 @@ def precompute_command(
     images: Annotated[int, typer.Option(help="images to make masks for")] = 16,
     batch_size: Annotated[int, typer.Option(help="images in a micro-batch")] = 8,
     memory: Annotated[float, typer.Option(help="gigabytes that waiting masks may take here")] = MEMORY_GIGABYTES,
-    spill: Annotated[Path | None, typer.Option(help="a file, not there yet, for those beyond")] = None,
+    spill: Annotated[Path | None, typer.Option(help="a folder for those beyond, sealed")] = None,
     threads: Annotated[int | None, typer.Option(help="all cores by default")] = None,
     isa: Annotated[str | None, typer.Option(help="numpy, portable, avx2 or avx512")] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,

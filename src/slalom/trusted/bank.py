@@ -35,7 +35,7 @@ class MaskBankOptions:
 
     request: images of the largest usual request, whose micro-batches masks are made for; smaller ones are served too.
     target: images that masks are kept ready for; made in the background once fewer than `low` are (half of `target` by
-    default). memory: bytes that waiting masks may take here. spill: a file, not there yet, for those beyond.
+    default). memory: bytes that waiting masks may take here. spill: a folder for those beyond.
     when_empty: a request that finds too few masks waits for them, makes them itself, or is refused.
     """
 

@@ -31,7 +31,7 @@ from slalom.trusted.refill import Refill
 from slalom.trusted.soundness import bits, union_error
 from slalom.trusted.traffic import Traffic
 from slalom.trusted.transport import Carrier, Outputs
-from slalom.trusted.vault import Vault
+from slalom.trusted.vault import make_vault
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
 from slalom.trusted.workspace import Workspace
 
@@ -214,10 +214,11 @@ class TrustedSession:
             raise ApiMisuse(
                 f"masks for one micro-batch take {needed / 1e9:.2f} GB, and the mask bank may take "
                 f"{options.memory / 1e9:.2f} GB",
-                hint="allow more memory, name a file to spill to, or ask for fewer images at once",
+                hint="allow more memory, name a folder to spill to, or ask for fewer images at once",
             )
-        spill = options.spill
-        vault = None if spill is None else Vault(spill, bytes.fromhex(plan.digest), self._options.key_memory)
+        vault = None
+        if options.spill is not None:
+            vault = make_vault(options.spill, bytes.fromhex(plan.digest), self._options.key_memory)
         bank = MaskBank(maker, options, vault)
         batches = [part.stop - part.start for part in self._split(options.request)]
         self._background = make_dispatch(self._dispatch.isa, self._dispatch.threads, background=True)

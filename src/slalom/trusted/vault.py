@@ -23,6 +23,8 @@ from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import ApiMisuse, MaskError, PrivacyError
 from slalom.trusted.randomness import KeyMemory, ShareOut, in_turn
 
+FILE_PREFIX = "slalom-masks-"
+
 _KEY_SIZE = 32
 _TAG_SIZE = 16
 _CHUNK_SIZE = 2**18  # bytes that are sealed at once: they stay in the second cache
@@ -214,3 +216,8 @@ class Vault:
 
 def _nonce(record: Record, chunk: int) -> bytes:
     return (record.number + chunk).to_bytes(12, "big")
+
+
+def make_vault(folder: Path, digest: bytes, key_memory: Callable[[int], KeyMemory]) -> Vault:
+    """A vault in a file of its own, under a fresh name. Raises ApiMisuse where none can be made there."""
+    return Vault(folder / f"{FILE_PREFIX}{secrets.token_hex(8)}", digest, key_memory)
