@@ -21,6 +21,7 @@ from slalom.errors import (
     DeviceError,
     InputError,
     IntegrityError,
+    MaskError,
     ModelError,
     PrivacyError,
     SlalomError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from slalom.importer import CompileOptions, compile
     from slalom.plan import Plan
     from slalom.session import Session
+    from slalom.trusted.bank import MaskBankOptions
 
 __version__ = "0.1.0"
 
@@ -41,6 +43,8 @@ __all__ = [
     "DeviceError",
     "InputError",
     "IntegrityError",
+    "MaskBankOptions",
+    "MaskError",
     "ModelError",
     "Plan",
     "PrivacyError",
@@ -53,6 +57,7 @@ __all__ = [
 _ORIGIN = MappingProxyType(
     {
         "CompileOptions": "slalom.importer",
+        "MaskBankOptions": "slalom.trusted.bank",
         "Plan": "slalom.plan",
         "Session": "slalom.session",
         "compile": "slalom.importer",

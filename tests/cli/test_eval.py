@@ -24,7 +24,7 @@ FIELDS = {
     "model", "plan_digest", "weights", "protection", "check", "rounds", "schedule", "platform", "workers", "incidents",
     "tee",
     "soundness_bits", "images", "images_per_second", "seconds", "setup_seconds", "trusted_seconds", "device_seconds",
-    "mask_seconds", "bytes_to_device", "bytes_from_device", "agreement_with_float", "max_logit_error", "top1",
+    "mask_seconds", "masks", "bytes_to_device", "bytes_from_device", "agreement_with_float", "max_logit_error", "top1",
     "outputs_sha256", "memory", "predictions",
 }  # fmt: skip
 

@@ -181,8 +181,8 @@ def test_extras_are_those_of_the_package() -> None:
 def test_exit_codes_are_those_of_the_errors() -> None:
     from slalom import errors
 
-    rows = re.findall(r"^\| (\d) \| `(\w+)`", README, re.MULTILINE)
-    rows += re.findall(r"^\| (\d) \| `(\w+)` \(for", README, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| `(\w+)`", README, re.MULTILINE)
+    rows += re.findall(r"^\| (\d+) \| `(\w+)` \(for", README, re.MULTILINE)
     assert {name: int(code) for code, name in rows} == {
         kind.__name__: kind.exit_code
         for kind in errors.SlalomError.__subclasses__() + errors.ApiMisuse.__subclasses__()

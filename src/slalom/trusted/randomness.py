@@ -46,6 +46,19 @@ class KeyMemory(Protocol):
         """Overwrites the memory and lets it go; may be called twice."""
 
 
+def draw_key(key_memory: Callable[[int], KeyMemory]) -> KeyMemory:
+    """A fresh key of 32 bytes from the operating system, in memory of that kind."""
+    key = key_memory(_KEY_SIZE)
+    # the bytes pass through the heap once, where the operating system's randomness is given
+    key.buffer[:] = secrets.token_bytes(_KEY_SIZE)
+    return key
+
+
+def fresh_name(prefix: str) -> str:
+    """A name that no other file has."""
+    return prefix + secrets.token_hex(8)
+
+
 class PlainMemory:
     """Memory like any other."""
 
@@ -70,9 +83,7 @@ class Randomness:
     """
 
     def __init__(self, key_memory: Callable[[int], KeyMemory] = PlainMemory) -> None:
-        self._key = key_memory(_KEY_SIZE)
-        # The bytes pass through the heap once, where the operating system's randomness is given.
-        self._key.buffer[:] = secrets.token_bytes(_KEY_SIZE)
+        self._key = draw_key(key_memory)
         self._destroyed = False
         self._next_stream = 0
         self._process = os.getpid()

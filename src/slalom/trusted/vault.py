@@ -8,7 +8,6 @@ from an earlier day does not open. The key is of this process and dies with it, 
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +20,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from slalom.arithmetic.fused import Words
 from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import ApiMisuse, MaskError, PrivacyError
-from slalom.trusted.randomness import KeyMemory, ShareOut, in_turn
+from slalom.trusted.randomness import KeyMemory, ShareOut, draw_key, fresh_name, in_turn
 
 FILE_PREFIX = "slalom-masks-"
 
-_KEY_SIZE = 32
 _TAG_SIZE = 16
 _CHUNK_SIZE = 2**18  # bytes that are sealed at once: they stay in the second cache
 _SEALED_SIZE = _CHUNK_SIZE + _TAG_SIZE
@@ -73,8 +71,7 @@ class Vault:
             raise ApiMisuse(f"{path} is there already", hint="masks are spilled to a file of their own") from error
         except OSError as error:
             raise ApiMisuse(f"cannot make {path}: {error.strerror}") from error
-        self._key = key_memory(_KEY_SIZE)
-        self._key.buffer[:] = secrets.token_bytes(_KEY_SIZE)
+        self._key = draw_key(key_memory)
         self._lock = threading.Condition()
         self._busy = 0  # calls that read or write the file
         self._next_number = 0
@@ -220,4 +217,4 @@ def _nonce(record: Record, chunk: int) -> bytes:
 
 def make_vault(folder: Path, digest: bytes, key_memory: Callable[[int], KeyMemory]) -> Vault:
     """A vault in a file of its own, under a fresh name. Raises ApiMisuse where none can be made there."""
-    return Vault(folder / f"{FILE_PREFIX}{secrets.token_hex(8)}", digest, key_memory)
+    return Vault(folder / fresh_name(FILE_PREFIX), digest, key_memory)
