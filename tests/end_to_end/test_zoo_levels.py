@@ -12,7 +12,7 @@ from slalom.plan import Plan
 from slalom.zoo.catalogue import load_module, names
 
 SMALL = {"inception_v3": 75}
-DEEP = {"vgg_19", "resnet_101", "resnet_152"}  # the same steps as their smaller kin, many more of them
+DEEP = {"vgg_19", "resnet_34", "resnet_101", "resnet_152"}  # the same steps as their smaller kin, many more of them
 COMBINATIONS = [
     ("device", "preprocessed", "ahead"),
     ("enclave", "preprocessed", "ahead"),

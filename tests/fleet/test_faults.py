@@ -55,7 +55,13 @@ def seen(fault: str, level: str) -> bool:
     "place", ["middle", pytest.param("first", marks=pytest.mark.slow), pytest.param("last", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize(("level", "schedule"), LEVELS)
+@pytest.mark.parametrize(
+    ("level", "schedule"),
+    [
+        level if level[0] in ("verified", "private") else pytest.param(*level, marks=pytest.mark.slow)
+        for level in LEVELS
+    ],
+)
 def test_a_fault_ends_in_a_named_error(
     level: str, schedule: str, fault: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

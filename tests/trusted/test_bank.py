@@ -257,6 +257,43 @@ def test_a_spilled_file_that_was_tampered_with(attack: str, tmp_path: Path) -> N
         assert same(session.run(GOOD), EXPECTED)
 
 
+def arrays_of(item: Any) -> dict[str, list[np.ndarray]]:
+    """The words and images of every mask of a set, by value."""
+    secrets = {value: mask._secret for value, mask in item._masks.items()}
+    return {value: [secret.words, *secret.images.values()] for value, secret in secrets.items()}
+
+
+def test_what_a_failed_request_reserved_and_did_not_use_is_overwritten() -> None:
+    device = Device([])
+    with Session(plan_of(NAME), protection="private", device=device, threads=1, micro_batches=2) as session:
+        session.prepare_masks(4)
+        trusted: Any = session._crew.lives[0].trusted
+        sets = [arrays_of(item) for ready in trusted._masks._ready.values() for item in ready]
+        assert all(array.any() for arrays in sets for group in arrays.values() for array in group)
+        device.lies = True
+        with pytest.raises(IntegrityError):
+            session.run(GOOD)
+    first = next(iter(sets[0]))
+    left = [array for arrays in sets for value, group in arrays.items() if value != first for array in group]
+    assert len(left) > 4 and not any(array.any() for array in left)
+
+
+def test_where_one_set_was_tampered_with_the_others_of_the_request_are_overwritten(tmp_path: Path) -> None:
+    size = bank_of(MaskBankOptions(request=2, target=2))[0].maker.set_bytes(2)
+    bank, _ = bank_of(MaskBankOptions(request=2, target=8, memory=size, spill=tmp_path / "masks"), tmp_path)
+    for _ in range(3):
+        bank.prepare(2)
+    (ready,) = bank._ready[2]
+    kept = [array for group in arrays_of(ready).values() for array in group]
+    (tmp_path / "masks").write_bytes(bytes((tmp_path / "masks").stat().st_size))
+    with pytest.raises(MaskError, match="it is gone"):
+        bank.reserve([2, 2, 2], 1.0)
+    assert not any(array.any() for array in kept)
+    assert (bank.figures.ready_images, bank.figures.spilled_images, bank.figures.lost_images) == (0, 0, 2)
+    assert not bank._vault._sealed, "what was reserved beside it does not open any more"  # type: ignore[union-attr]
+    bank.destroy()
+
+
 def test_a_bank_that_cannot_hold_one_micro_batch_is_refused() -> None:
     with pytest.raises(ApiMisuse, match="masks for one micro-batch take"):
         open_session(mask_bank=MaskBankOptions(request=4, target=4, memory=1))
