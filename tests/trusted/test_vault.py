@@ -210,6 +210,7 @@ def test_a_forked_child_opens_nothing_and_removes_nothing(tmp_path: Path) -> Non
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (tmp_path / "masks").exists()
     np.testing.assert_array_equal(vault.open(record), array)
 
 
