@@ -1,4 +1,4 @@
-"""Sealing masks outside and opening them again: GB/s on so many threads, beside the cipher alone.
+"""Sealing masks outside, opening them again, and expanding their words: GB/s on so many threads, and the cipher alone.
 
     python benchmarks/spill.py [--folder /dev/shm] [--threads 1] [--megabytes 256] [--rounds 7]
 
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from slalom.arithmetic.dispatch import make_dispatch
 from slalom.isolation.secret import SecretMemory
+from slalom.trusted.randomness import Randomness
 from slalom.trusted.vault import Vault
 
 CHUNK = 2**18
@@ -40,8 +41,9 @@ def main() -> None:
     words = parser.parse_args()
     dispatch = make_dispatch(threads=words.threads)
     array = np.random.default_rng(0).integers(-(2**31), 2**31, (1, words.megabytes * 2**18), dtype=np.int32)
+    randomness = Randomness(SecretMemory)
     vault = Vault(words.folder / f"slalom-spill-{secrets.token_hex(4)}", bytes(32), SecretMemory)
-    taken: dict[str, list[float]] = {"cipher alone, one thread": [], "seal": [], "open": []}
+    taken: dict[str, list[float]] = {"cipher alone, one thread": [], "seal": [], "open": [], "words": []}
 
     def timed(name: str, work: Callable[[], object]) -> object:
         begin = time.perf_counter()
@@ -57,6 +59,7 @@ def main() -> None:
             if not np.array_equal(opened, array):  # type: ignore[arg-type]
                 raise SystemExit("what was opened is not what was sealed")
             del opened
+            timed("words", lambda: randomness.expand_words(randomness.draw_stream(), array.size, dispatch.run_ranges))
     finally:
         vault.destroy()
         dispatch.close()

@@ -13,7 +13,7 @@ from slalom.arithmetic.engine import LinearEngine
 from slalom.arithmetic.linear import apply_maps
 from slalom.errors import PrivacyError
 from slalom.trusted.bank import MaskBank
-from slalom.trusted.masks import Mask, MaskMaker, SpentMask
+from slalom.trusted.masks import Mask, MaskMaker, SpentMask, prepare_maps
 from slalom.trusted.model import make_model
 from slalom.trusted.randomness import Randomness
 from tests.devices import plan_of
@@ -23,11 +23,7 @@ def make_bank(name: str = "every_step") -> tuple[MaskBank, Randomness]:
     plan = plan_of(name)
     dispatch = make_dispatch(threads=1)
     model, engine, randomness = make_model(plan), LinearEngine(dispatch), Randomness()
-    maps = {
-        step.name: engine.prepare(step.maps, plan.tensors, model.shape(step.source))
-        for step in model.linear_steps.values()
-    }
-    return MaskBank(MaskMaker(model, engine, maps, randomness, dispatch)), randomness
+    return MaskBank(MaskMaker(model, engine, prepare_maps(engine, model, plan), randomness, dispatch)), randomness
 
 
 def held(bank: MaskBank) -> int:

@@ -80,7 +80,7 @@ def make_dispatch(isa: Isa | str | None = None, threads: int | None = None, *, b
     count = len(os.sched_getaffinity(0)) if threads is None else threads
     if type(count) is not int or count < 1:
         raise ApiMisuse(f"threads must be a whole number of at least 1, not {count!r:.40}")
-    begin = yield_the_processor if background else _do_nothing
+    begin = yield_the_processor if background else None
     pool = ThreadPoolExecutor(count, thread_name_prefix="slalom", initializer=begin) if count > 1 else None
     return Dispatch(chosen, count, _native.Team(count), pool)
 
@@ -89,7 +89,3 @@ def yield_the_processor() -> None:
     """Lets every other thread of the machine go before the calling one. Linux alone; nothing elsewhere."""
     with contextlib.suppress(AttributeError, OSError):  # a sandbox may refuse it: then it shares alike
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def _do_nothing() -> None:
-    """Threads begin as they are."""

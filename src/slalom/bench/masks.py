@@ -13,7 +13,7 @@ from slalom.isolation.secret import SecretMemory
 from slalom.plan import Plan
 from slalom.plan.mask_cost import MaskCost, mask_cost
 from slalom.trusted.bank import MaskBank, MaskBankOptions
-from slalom.trusted.masks import MaskMaker
+from slalom.trusted.masks import MaskMaker, prepare_maps
 from slalom.trusted.model import make_model
 from slalom.trusted.randomness import Randomness
 from slalom.trusted.vault import make_vault
@@ -50,11 +50,7 @@ def measure_masks(
     Beyond `memory` bytes they are sealed in the folder `spill`; without one, a batch's masks are destroyed once made.
     """
     model, engine, randomness = make_model(plan), LinearEngine(dispatch), Randomness(SecretMemory)
-    maps = {
-        step.name: engine.prepare(step.maps, plan.tensors, model.shape(step.source))
-        for step in model.linear_steps.values()
-    }
-    maker = MaskMaker(model, engine, maps, randomness, dispatch)
+    maker = MaskMaker(model, engine, prepare_maps(engine, model, plan), randomness, dispatch)
     options = MaskBankOptions(request=batch, target=max(images, batch), memory=memory, spill=spill)
     vault = None if spill is None else make_vault(spill, bytes.fromhex(plan.digest), SecretMemory)
     bank = MaskBank(maker, options, vault)

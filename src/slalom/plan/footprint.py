@@ -7,13 +7,12 @@ said here is an upper bound: tensors that share memory are counted as if they di
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from slalom.plan.flow import trace_flow
 from slalom.plan.plan import Plan
-from slalom.plan.shapes import map_output_shape
-from slalom.plan.steps import Accumulator, Activation, Linear, Real, Shape
+from slalom.plan.shapes import chain_geometries
+from slalom.plan.steps import Accumulator, Activation, Linear, Real
 
 TURNS = 2  # recordings of one exchange and one batch size
 _BLOCK = 22 * 2**20  # what the allocator may hold beyond the tensors of a recording: a segment for small, one for large
@@ -56,15 +55,8 @@ def gpu_footprint(plan: Plan) -> Footprint:
 
 def _made(plan: Plan, step: Linear) -> int:
     """Elements that a linear step writes for an image: of every map of its chain, and of the claim as it is packed."""
-    shapes = list(_chain(plan, step))
-    return sum(math.prod(shape) for shape in shapes) + math.prod(step.output.shape)
-
-
-def _chain(plan: Plan, step: Linear) -> Iterable[Shape]:
-    shape = plan.types[step.source].shape
-    for linear_map in step.maps:
-        shape = map_output_shape(linear_map, plan.tensors[linear_map.weight].shape, shape)
-        yield shape
+    geometries = chain_geometries(step.maps, plan.tensors, plan.types[step.source].shape)
+    return sum(math.prod(geometry.output_shape) for geometry in geometries) + math.prod(step.output.shape)
 
 
 def _size(kind: Activation | Accumulator | Real) -> int:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -138,10 +139,8 @@ class MaskBank:
             spilled = None if batch is None else self._spilled[batch].popleft()
         if spilled is None:
             return False
-        try:
+        with suppress(MaskError):  # counted as lost; others may be there
             self._add(self._open(spilled, maker))
-        except MaskError:
-            return True  # counted as lost; others may be there
         return True
 
     def wanted(self, usual: Sequence[int], turn: int, *, filling: bool) -> int | None:

@@ -1,8 +1,7 @@
 """Single-use masks r and their images u = W r mod 2^32: what makes everything the device sees uniform.
 
-One mask hides one value of one micro-batch, for all the linear steps that read it. A mask that waits is kept with its
-images, as words: expanding it again when it is used would hold every other thread up (decision 0010). It is consumed by
-use, and nothing gives it back: a retry takes another.
+One mask hides one value of one micro-batch, for all the linear steps that read it. A mask that waits in memory is kept
+with its images, as words (decision 0010). It is consumed by use, and nothing gives it back: a retry takes another.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.fused import Words
 from slalom.errors import PrivacyError
+from slalom.plan import Plan
 from slalom.trusted.model import TrustedModel
 from slalom.trusted.randomness import Randomness, ShareOut
 
@@ -35,8 +35,7 @@ class Mask:
         self.stream = stream
         self._secret: SpentMask | None = SpentMask(words, images)
         self._lock = threading.Lock()
-        self.image_bytes = sum(image.nbytes for image in images.values())
-        self.held_bytes = self.image_bytes + words.nbytes
+        self.held_bytes = sum(image.nbytes for image in images.values()) + words.nbytes
 
     def spend(self) -> SpentMask:
         """The mask itself, for the one time it is used."""
@@ -96,14 +95,11 @@ class MaskMaker:
         """The values that are hidden, in plan order."""
         return tuple(self._model.flow.consumers)
 
-    def image_bytes(self, batch: int) -> int:
-        """Of the mask images for one micro-batch: what is sealed where masks are spilled."""
-        consumers = self._model.flow.consumers.values()
-        return 4 * batch * sum(self._model.count(step.name) for steps in consumers for step in steps)
-
     def set_bytes(self, batch: int) -> int:
         """Of all masks and images for one micro-batch."""
-        return 4 * batch * sum(map(self._model.count, self.values)) + self.image_bytes(batch)
+        consumers = self._model.flow.consumers
+        images = sum(self._model.count(step.name) for steps in consumers.values() for step in steps)
+        return 4 * batch * (sum(map(self._model.count, consumers)) + images)
 
     def make(self, value: str, batch: int, *, inline: bool = False) -> Mask:
         """A fresh mask for one value of one micro-batch, with its images."""
@@ -133,8 +129,8 @@ class MaskMaker:
 
 
 class MaskSet:
-    """The masks of one micro-batch of `batch` items, by value, each taken once. What is missing is made when it is
-    taken where there is a `maker`."""
+    """The masks of one micro-batch of `batch` items, by value, each taken once; `maker` makes what is missing when it
+    is taken."""
 
     def __init__(self, batch: int, masks: Mapping[str, Mask], maker: MaskMaker) -> None:
         self.batch = batch
@@ -170,3 +166,9 @@ class MaskSet:
         masks, self._masks = self._masks, {}
         for mask in masks.values():
             mask.destroy()
+
+
+def prepare_maps(engine: LinearEngine, model: TrustedModel, plan: Plan) -> dict[str, PreparedMaps]:
+    """The chains of all linear steps, by name, as the engine reads them."""
+    steps = model.linear_steps.values()
+    return {step.name: engine.prepare(step.maps, plan.tensors, model.shape(step.source)) for step in steps}

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from slalom.arithmetic.dispatch import Dispatch, make_dispatch
-from slalom.arithmetic.engine import LinearEngine, PreparedMaps
+from slalom.arithmetic.engine import LinearEngine
 from slalom.arithmetic.fused import MAXIMUM_PROBES
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import DevicePort
@@ -21,7 +21,7 @@ from slalom.plan import Plan
 from slalom.trusted.bank import MaskBank, MaskBankOptions, MaskFigures
 from slalom.trusted.checker import CheckBook
 from slalom.trusted.faces import present_outputs, quantise_images
-from slalom.trusted.masks import MaskMaker, MaskSet
+from slalom.trusted.masks import MaskMaker, MaskSet, prepare_maps
 from slalom.trusted.model import TrustedModel, make_model
 from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.probes import ProbeSource, make_probe_source
@@ -190,11 +190,7 @@ class TrustedSession:
         if self._policy.protection is not Protection.ENCLAVE and not self._policy.protection.masked:
             return None
         engine = LinearEngine(self._dispatch)
-        maps: dict[str, PreparedMaps] = {
-            step.name: engine.prepare(step.maps, plan.tensors, self._model.shape(step.source))
-            for step in self._model.linear_steps.values()
-        }
-        return Inside(engine, maps)
+        return Inside(engine, prepare_maps(engine, self._model, plan))
 
     def _prepare_probes(self, plan: Plan) -> ProbeSource | None:
         if not self._policy.protection.checked:

@@ -125,13 +125,13 @@ class Vault:
 
         Raises MaskError where it is not what was sealed; then too it is gone.
         """
+        words = aligned_empty(record.shape, np.int32)
         with self._lock:
             cipher = self._cipher()
             if record.number not in self._sealed:
                 raise PrivacyError("a mask may be used once")
             self._sealed.remove(record.number)  # LOAD-BEARING: before it is read, so that a failure gives no second try
             self._busy += 1
-        words = aligned_empty(record.shape, np.int32)
         whole = words.reshape(-1).view(np.uint8).data
 
         def work(begin: int, end: int) -> None:
