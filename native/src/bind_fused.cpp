@@ -21,7 +21,8 @@ const FusedKernels& kernels(int isa) {
         case Isa::portable: return fused_portable;
 #if defined(__x86_64__)
         case Isa::avx2: return fused_avx2;
-        case Isa::avx512: return fused_avx512;
+        case Isa::avx512:
+        case Isa::amx: return fused_avx512;
 #endif
         default: break;
     }

@@ -21,10 +21,18 @@ const LinearKernels& linear_kernels(int isa) {
     switch (static_cast<Isa>(isa)) {
 #if defined(__x86_64__)
         case Isa::avx2: return linear_avx2;
-        case Isa::avx512: return linear_avx512;
+        case Isa::avx512:
+        case Isa::amx: return linear_avx512;
 #endif
         default: return linear_portable;
     }
+}
+
+static Gemm* gemm_kernel(int isa) {
+#if defined(__x86_64__)
+    if (static_cast<Isa>(isa) == Isa::amx) return tiles_amx;
+#endif
+    return static_cast<Isa>(isa) == Isa::tiles ? tiles_plain : linear_kernels(isa).gemm;
 }
 
 static MapGeometry read_geometry(const Array<const int64_t>& words) {
@@ -48,7 +56,7 @@ static void gemm(int isa, Array<const int64_t> geometry, Numbers x, Array<const 
     const Source source = read_source(x);
     const int64_t* r = range.data();
     nb::gil_scoped_release unlocked;
-    linear_kernels(isa).gemm(g, source, panels.data(), y.data(), scratch.data(), {r[0], r[1], r[2], r[3]});
+    gemm_kernel(isa)(g, source, panels.data(), y.data(), scratch.data(), {r[0], r[1], r[2], r[3]});
 }
 
 static void depthwise(int isa, Array<const int64_t> geometry, Numbers x, Array<const int8_t> weight, Array<int32_t> y,
@@ -116,6 +124,7 @@ static bool quantise_images(Team& team, std::tuple<size_t, size_t, size_t> shape
 void bind_linear(nb::module_& module) {
     module.attr("PANEL_WIDTH") = PANEL_WIDTH;
     module.attr("BLOCK_ROWS") = BLOCK_ROWS;
+    module.attr("TILE_DEPTH") = TILE_DEPTH;
     module.attr("SCRATCH_ELEMENTS") = SCRATCH_ELEMENTS;
     module.def("gemm", &gemm, "y = W x mod 2**32 on a range of output pixels and panels");
     module.def("depthwise", &depthwise, "as gemm, one input channel per group, on a range of output pixels");

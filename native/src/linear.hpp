@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "isa.hpp"
+
 // A convolution over images (height, width, channels); Python fills it as int64 words in this order.
 struct MapGeometry {
     int64_t input_height, input_width, input_channels;
@@ -24,7 +26,15 @@ constexpr int64_t PANEL_WIDTH = 16;
 constexpr int64_t BLOCK_ROWS = 96;      // output pixels gathered at a time
 constexpr int64_t BLOCK_DEPTH = 1024;   // of K; even
 constexpr int64_t PATCH_STRIDE = BLOCK_DEPTH + 32;  // elements; not a power of two, so that rows spread over cache sets
-constexpr int64_t SCRATCH_ELEMENTS = 2 * BLOCK_ROWS * PATCH_STRIDE;  // int16: the low and the high plane of words
+
+// On tiles, a panel is int8 [quads of K][16][4], K padded to TILE_DEPTH with zeros.
+constexpr int64_t TILE_DEPTH = 64;
+constexpr int64_t TILE_BLOCK_ROWS = 96;
+constexpr int64_t TILE_BLOCK_DEPTH = 16 * TILE_DEPTH;
+
+// int16: the low and the high plane of words; or their four planes of bytes, and what aligns them.
+constexpr int64_t SCRATCH_ELEMENTS = 2 * TILE_BLOCK_ROWS * (TILE_BLOCK_DEPTH + TILE_DEPTH) + 32;
+static_assert(SCRATCH_ELEMENTS >= 2 * BLOCK_ROWS * PATCH_STRIDE);
 
 // A source of int16 activations or of 32-bit words: exactly one is set.
 struct Source {
@@ -44,8 +54,7 @@ struct PoolGeometry {
 };
 
 struct LinearKernels {
-    // y = W x mod 2^32 on the range; scratch is int16 [SCRATCH_ELEMENTS], 64-byte aligned or not.
-    void (*gemm)(const MapGeometry&, Source, const int8_t* panels, int32_t* y, int16_t* scratch, GemmRange);
+    Gemm* gemm;
     // One input channel per group; weight int8 [kernel height][kernel width][output channels]; output pixels [begin, end).
     void (*depthwise)(const MapGeometry&, Source, const int8_t* weight, int32_t* y, int64_t begin, int64_t end);
     // image[p, c] = sum over (tap, output pixel q that reads p by tap) of spatial[q] * kernel[tap, c] in F_p, for image

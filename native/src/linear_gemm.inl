@@ -2,6 +2,35 @@
 
 namespace {
 
+// Where patches are written as int16: low is the activation itself, or the words' low halves, the high halves beside.
+struct HalfPatch {
+    int16_t* low;
+    int16_t* high;
+};
+
+inline void copy_run(Source source, int64_t offset, int64_t count, HalfPatch patch) {
+    if (source.words)
+        split_words(patch.low, patch.high, source.words + offset, count);
+    else
+        copy_halves(patch.low, source.activations + offset, count);
+}
+
+inline void zero_run(HalfPatch patch, int64_t count) {
+    std::memset(patch.low, 0, count * sizeof(int16_t));
+    if (patch.high) std::memset(patch.high, 0, count * sizeof(int16_t));
+}
+
+inline HalfPatch advance(HalfPatch patch, int64_t count) {
+    return {patch.low + count, patch.high ? patch.high + count : nullptr};
+}
+
+// A map whose patches are the pixels themselves needs no copy: 1x1, stride 1, no padding, int16, pairs complete.
+bool reads_in_place(const MapGeometry& g, Source source) {
+    return source.activations && g.kernel_height == 1 && g.kernel_width == 1 && g.stride_height == 1 &&
+           g.stride_width == 1 && g.input_height == g.output_height && g.input_width == g.output_width &&
+           group_inputs(g) % 2 == 0;
+}
+
 // One block of output pixels, one group, one range of K, against that group's panels [first, last).
 struct Block {
     int64_t row, rows, group, first, last, k, k_end;
@@ -43,11 +72,11 @@ void multiply_block(const MapGeometry& g, Source source, const int8_t* panels, i
             tile.low = source.activations + block.row * g.input_channels + block.group * inputs + block.k;
             tile.row_stride = g.input_channels;
         } else {
-            const PatchReader reader = PatchReader::make(g, source, block.group, block.k, block.k_end);
-            const Patch patch{scratch, source.words ? scratch + BLOCK_ROWS * PATCH_STRIDE : nullptr};
+            const auto reader = PatchReader<HalfPatch>::make(g, source, block.group, block.k, block.k_end);
+            const HalfPatch patch{scratch, source.words ? scratch + BLOCK_ROWS * PATCH_STRIDE : nullptr};
             Pixel pixel = Pixel::at(g, block.row);
             for (int64_t row = 0; row < block.rows; ++row, pixel.step(g))
-                reader.read(pixel, advance(patch, row * PATCH_STRIDE));
+                zero_run(reader.read(pixel, advance(patch, row * PATCH_STRIDE)), (block.k_end - block.k) & 1);
             tile.low = patch.low;
             tile.high = patch.high;
             tile.row_stride = PATCH_STRIDE;

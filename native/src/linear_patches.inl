@@ -1,31 +1,14 @@
-// The patches of linear.inl: what one output pixel reads of the image, laid out along K.
+// What one output pixel reads of the image, laid out along K: how a matrix product gathers its rows.
+#pragma once
+
+#include "linear_geometry.inl"
 
 namespace {
 
-// Where patches are written: low is the int16 itself, or the words' low halves with the high halves beside.
-struct Patch {
-    int16_t* low;
-    int16_t* high;
-};
-
-inline void copy_run(Source source, int64_t offset, int64_t count, Patch patch) {
-    if (source.words)
-        split_words(patch.low, patch.high, source.words + offset, count);
-    else
-        copy_halves(patch.low, source.activations + offset, count);
-}
-
-inline void zero_run(Patch patch, int64_t count) {
-    std::memset(patch.low, 0, count * sizeof(int16_t));
-    if (patch.high) std::memset(patch.high, 0, count * sizeof(int16_t));
-}
-
-inline Patch advance(Patch patch, int64_t count) {
-    return {patch.low + count, patch.high ? patch.high + count : nullptr};
-}
-
-// Reads K's [begin, end) of a pixel's patch for one group, padded to even with a zero. K is cut into runs that are
-// adjacent in the image: one tap's channels, or a whole kernel row where its taps touch.
+// Reads K's [begin, end) of a pixel's patch for one group. K is cut into runs that are adjacent in the image: one tap's
+// channels, or a whole kernel row where its taps touch. A `Patch` says where and how elements are written: copy_run,
+// zero_run, advance.
+template <class Patch>
 struct PatchReader {
     const MapGeometry& g;
     Source source;
@@ -43,7 +26,8 @@ struct PatchReader {
                 run / runs_per_row, run % runs_per_row, begin - run * inputs * width};
     }
 
-    void read(const Pixel& pixel, Patch patch) const {
+    // Returns the patch behind what was read.
+    Patch read(const Pixel& pixel, Patch patch) const {
         const int64_t top = pixel.i * g.stride_height - g.padding_top;
         const int64_t left = pixel.j * g.stride_width - g.padding_left;
         int64_t a = first_a, b = first_b, from = first_offset;
@@ -67,10 +51,7 @@ struct PatchReader {
                 ++a;
             }
         }
-        if ((end - begin) & 1) {
-            *patch.low = 0;
-            if (patch.high) *patch.high = 0;
-        }
+        return patch;
     }
 
    private:
@@ -83,12 +64,5 @@ struct PatchReader {
         zero_run(advance(patch, stop - from), to - stop);
     }
 };
-
-// A map whose patches are the pixels themselves needs no copy: 1x1, stride 1, no padding, int16, pairs complete.
-bool reads_in_place(const MapGeometry& g, Source source) {
-    return source.activations && g.kernel_height == 1 && g.kernel_width == 1 && g.stride_height == 1 &&
-           g.stride_width == 1 && g.input_height == g.output_height && g.input_width == g.output_width &&
-           group_inputs(g) % 2 == 0;
-}
 
 }  // namespace

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 PANEL_WIDTH: int
 BLOCK_ROWS: int
+TILE_DEPTH: int
 SCRATCH_ELEMENTS: int
 
 def supported_isas() -> list[str]: ...

@@ -20,7 +20,7 @@ from slalom.plan.shapes import map_geometry
 from slalom.plan.steps import Convolution, Dense
 from tests.arithmetic.geometries import GRID, Case, cases, convolution_case, dense_case, draw_words
 
-ISAS = [isa for isa in available_isas() if isa is not Isa.NUMPY]
+ISAS = [Isa.TILES, *(isa for isa in available_isas() if isa is not Isa.NUMPY)]
 BIG: dict[str, Case] = {
     "blocks_of_pixels": convolution_case((23, 19, 6), (3, 3), 40, padding=(1, 1, 1, 1)),
     "blocks_of_depth": convolution_case((6, 5, 259), (3, 3), 20, padding=(1, 1, 1, 1)),

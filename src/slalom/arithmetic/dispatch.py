@@ -21,21 +21,32 @@ _NICENESS = 19  # the least that a thread can ask for
 
 
 class Isa(StrEnum):
-    """An implementation of the kernels, slowest first; all of them give the same bits."""
+    """An implementation of the kernels; all of them give the same bits.
+
+    `AMX` is `AVX512` with matrix products on the processor's tiles of bytes. `TILES` is `PORTABLE` with the same
+    products on tiles in plain C++: slow, for tests, on every processor.
+    """
 
     NUMPY = "numpy"
     PORTABLE = "portable"
     AVX2 = "avx2"
     AVX512 = "avx512"
+    AMX = "amx"
+    TILES = "tiles"
 
     @property
     def code(self) -> int:
-        """The number by which the extension knows a compiled instruction set (0, 1, 2)."""
-        return (Isa.PORTABLE, Isa.AVX2, Isa.AVX512).index(self)
+        """The number by which the extension knows a compiled instruction set (isa.hpp)."""
+        return (Isa.PORTABLE, Isa.AVX2, Isa.AVX512, Isa.AMX, Isa.TILES).index(self)
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether its matrix products are of bytes, on tiles."""
+        return self in (Isa.AMX, Isa.TILES)
 
 
 def available_isas() -> tuple[Isa, ...]:
-    """Every implementation that this processor can run, slowest first."""
+    """Every implementation that this processor can run and one would choose, slowest first."""
     return (Isa.NUMPY, *(Isa(name) for name in _native.supported_isas()))
 
 
@@ -75,7 +86,7 @@ def make_dispatch(isa: Isa | str | None = None, threads: int | None = None, *, b
     """
     choices = available_isas()
     chosen = choices[-1] if isa is None else Isa(isa)
-    if chosen not in choices:
+    if chosen not in (*choices, Isa.TILES):
         raise ApiMisuse(f"this processor cannot run {chosen}", hint=f"choose one of {', '.join(choices)}")
     count = len(os.sched_getaffinity(0)) if threads is None else threads
     if type(count) is not int or count < 1:

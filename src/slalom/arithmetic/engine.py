@@ -1,11 +1,12 @@
-"""The trusted engine: the plan's linear maps, exact mod 2**32, on the processor's int16 dot products.
+"""The trusted engine: the plan's linear maps, exact mod 2**32, on the processor's dot products of int16 or of bytes.
 
 It makes mask images and the `enclave` baseline. Weights are packed once, as int8; sources are int16 activations or
-32-bit words, which are taken as two int16 halves.
+32-bit words, which are taken as two int16 halves, or apart into bytes where the processor has tiles (decision 0024).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slalom import _native
-from slalom.arithmetic.dispatch import Dispatch, Isa
+from slalom.arithmetic.dispatch import Dispatch, Isa, available_isas
 from slalom.arithmetic.linear import Words, apply_map, check_words
 from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import ApiMisuse, DeviceError
@@ -23,6 +24,7 @@ from slalom.plan.steps import Convolution, Dense, LinearMap, Shape
 
 _TILE_ROWS = 12
 _TILE_PANELS = 2
+_TILES_ROWS = 32  # linear_tiles.inl
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +44,9 @@ class PreparedMap:
 
 @dataclass(frozen=True, eq=False)
 class PreparedMaps:
-    """A chain that `LinearEngine.apply` runs on items of `input_shape`."""
+    """A chain that `LinearEngine.apply` runs on items of `input_shape`, packed for the kernels of `isa`."""
 
+    isa: Isa
     maps: tuple[PreparedMap, ...]
     input_shape: Shape
     output_shape: Shape
@@ -52,11 +55,13 @@ class PreparedMaps:
 class LinearEngine:
     """Runs chains of linear maps. Safe to share between threads; holds no data of its own.
 
-    Construction runs `self_test`, and so raises DeviceError on a processor whose kernels are not exact.
+    `isa` names the kernels, those of the dispatch by default. Construction runs `self_test`, and so raises DeviceError
+    on a processor whose kernels are not exact; `make_engine` then takes slower ones.
     """
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, isa: Isa | None = None) -> None:
         self._dispatch = dispatch
+        self.isa = isa or dispatch.isa
         self.self_test()
 
     def prepare(
@@ -68,14 +73,16 @@ class LinearEngine:
             self._prepare_map(linear_map, geometry, weights[linear_map.weight])
             for linear_map, geometry in zip(maps, geometries, strict=True)
         )
-        return PreparedMaps(prepared, input_shape, geometries[-1].output_shape)
+        return PreparedMaps(self.isa, prepared, input_shape, geometries[-1].output_shape)
 
     def apply(self, prepared: PreparedMaps, x: Words) -> npt.NDArray[np.int32]:
         """The chain on a batch: int16 or int32 [B, *input shape] gives int32 [B, *output shape], exact mod 2**32.
 
-        Raises ApiMisuse for other shapes and dtypes.
+        Raises ApiMisuse for other shapes and dtypes, and for a chain that was prepared for other kernels.
         """
         check_words(x)
+        if prepared.isa is not self.isa:
+            raise ApiMisuse(f"a chain was prepared for {prepared.isa}, and this engine has the kernels of {self.isa}")
         if x.shape[1:] != prepared.input_shape:
             raise ApiMisuse(f"a chain for items of {prepared.input_shape} was given {x.shape[1:]}")
         y: Words = np.ascontiguousarray(x)
@@ -85,24 +92,25 @@ class LinearEngine:
 
     def self_test(self) -> None:
         """Compares the kernels with the reference on extreme values. Raises DeviceError on the first difference."""
-        if self._dispatch.isa is Isa.NUMPY:
+        if self.isa is Isa.NUMPY:
             return
         for linear_map, weight, x in _extreme_cases():
             prepared = self.prepare([linear_map], {linear_map.weight: weight}, x.shape[1:])
             if not np.array_equal(self.apply(prepared, x), apply_map(linear_map, weight, x)):
-                message = f"this processor's {self._dispatch.isa} kernels are not exact"
+                message = f"this processor's {self.isa} kernels are not exact"
                 raise DeviceError(message, hint="choose another instruction set")
 
     def _prepare_map(self, linear_map: LinearMap, geometry: Geometry, weight: npt.NDArray[np.int8]) -> PreparedMap:
         if weight.dtype != np.int8:
             raise ApiMisuse(f"{linear_map.weight}: weights are int8, not {weight.dtype}")
         prepared = PreparedMap(linear_map, geometry, geometry.words(), np.array(weight, order="C"))
-        if self._dispatch.isa is Isa.NUMPY or prepared.depthwise:
+        if self.isa is Isa.NUMPY or prepared.depthwise:
             return prepared
-        return PreparedMap(linear_map, geometry, prepared.geometry_words, pack_panels(geometry, weight))
+        panels = pack_quads(geometry, weight) if self.isa.has_tiles else pack_panels(geometry, weight)
+        return PreparedMap(linear_map, geometry, prepared.geometry_words, panels)
 
     def _apply_map(self, prepared: PreparedMap, x: Words) -> npt.NDArray[np.int32]:
-        if self._dispatch.isa is Isa.NUMPY:
+        if self.isa is Isa.NUMPY:
             return apply_map(prepared.linear_map, prepared.weight, x)
         y = aligned_empty((len(x), *prepared.geometry.output_shape), np.int32)
         if prepared.depthwise:
@@ -112,7 +120,7 @@ class LinearEngine:
         return y
 
     def _run_depthwise(self, prepared: PreparedMap, x: Words, y: npt.NDArray[np.int32]) -> None:
-        code, words, weight = self._dispatch.isa.code, prepared.geometry_words, prepared.weight
+        code, words, weight = self.isa.code, prepared.geometry_words, prepared.weight
         self._dispatch.run_ranges(
             len(x) * prepared.geometry.pixels,
             1,
@@ -121,7 +129,8 @@ class LinearEngine:
 
     def _run_gemm(self, prepared: PreparedMap, x: Words, y: npt.NDArray[np.int32]) -> None:
         """Cuts the output pixels among the threads, or the panels where there are too few pixels."""
-        code, words, panels = self._dispatch.isa.code, prepared.geometry_words, prepared.weight
+        code, words, panels = self.isa.code, prepared.geometry_words, prepared.weight
+        tile_rows = _TILES_ROWS if self.isa.has_tiles else _TILE_ROWS
         pixels = len(x) * prepared.geometry.pixels
         panel_count = math.prod(panels.shape[:2])
 
@@ -129,10 +138,21 @@ class LinearEngine:
             scratch = np.empty(_native.SCRATCH_ELEMENTS, dtype=np.int16)
             _native.gemm(code, words, x, panels, y, scratch, np.array(limits, dtype=np.int64))
 
-        if pixels >= 2 * _TILE_ROWS * self._dispatch.threads or panel_count < _TILE_PANELS * self._dispatch.threads:
-            self._dispatch.run_ranges(pixels, _TILE_ROWS, lambda begin, end: run(begin, end, 0, panel_count))
+        if pixels >= 2 * tile_rows * self._dispatch.threads or panel_count < _TILE_PANELS * self._dispatch.threads:
+            self._dispatch.run_ranges(pixels, tile_rows, lambda begin, end: run(begin, end, 0, panel_count))
         else:
             self._dispatch.run_ranges(panel_count, _TILE_PANELS, lambda begin, end: run(0, pixels, begin, end))
+
+
+def make_engine(dispatch: Dispatch) -> LinearEngine:
+    """The engine on the dispatch's kernels, or on the fastest slower ones that pass their test: AVX-512's for tiles
+    that are not exact, and so on down to NumPy."""
+    choices = available_isas()
+    slower = choices[: choices.index(dispatch.isa)] if dispatch.isa in choices else choices
+    for isa in (dispatch.isa, *reversed(slower)):
+        with contextlib.suppress(DeviceError):
+            return LinearEngine(dispatch, isa)
+    raise DeviceError("no kernels of this processor are exact")
 
 
 def pack_panels(geometry: Geometry, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
@@ -140,15 +160,24 @@ def pack_panels(geometry: Geometry, weight: npt.NDArray[np.int8]) -> npt.NDArray
 
     As many bytes as the weights, but for zeros that fill the last panel and the last pair.
     """
+    return _pack(geometry, weight, 2, 2)
+
+
+def pack_quads(geometry: Geometry, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """The weights as [groups, panels, quads, 16, 4]: as `pack_panels`, for tiles. K is filled to 64 with zeros."""
+    return _pack(geometry, weight, 4, _native.TILE_DEPTH)
+
+
+def _pack(geometry: Geometry, weight: npt.NDArray[np.int8], lanes: int, multiple: int) -> npt.NDArray[np.int8]:
     depth, width = geometry.taps * geometry.group_inputs, _native.PANEL_WIDTH
-    panels, pairs = -(-geometry.group_outputs // width), -(-depth // 2)
-    packed = np.zeros((geometry.groups, panels, pairs, width, 2), dtype=np.int8)
+    panels, runs = -(-geometry.group_outputs // width), -(-depth // multiple) * multiple // lanes
+    packed = np.zeros((geometry.groups, panels, runs, width, lanes), dtype=np.int8)
     columns = weight.reshape(depth, geometry.groups, geometry.group_outputs)
     for panel in range(panels):
         part = columns[:, :, panel * width : (panel + 1) * width]
-        for parity in range(2):
-            rows = part[parity::2]
-            packed[:, panel, : len(rows), : part.shape[2], parity] = rows.transpose(1, 0, 2)
+        for lane in range(lanes):
+            rows = part[lane::lanes]
+            packed[:, panel, : len(rows), : part.shape[2], lane] = rows.transpose(1, 0, 2)
     return packed
 
 

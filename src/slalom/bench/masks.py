@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slalom.arithmetic.dispatch import Dispatch
-from slalom.arithmetic.engine import LinearEngine
+from slalom.arithmetic.engine import make_engine
 from slalom.isolation.secret import SecretMemory
 from slalom.plan import Plan
 from slalom.plan.mask_cost import MaskCost, mask_cost
@@ -49,7 +49,7 @@ def measure_masks(
 
     Beyond `memory` bytes they are sealed in the folder `spill`; without one, a batch's masks are destroyed once made.
     """
-    model, engine, randomness = make_model(plan), LinearEngine(dispatch), Randomness(SecretMemory)
+    model, engine, randomness = make_model(plan), make_engine(dispatch), Randomness(SecretMemory)
     maker = MaskMaker(model, engine, prepare_maps(engine, model, plan), randomness, dispatch)
     options = MaskBankOptions(request=batch, target=max(images, batch), memory=memory, spill=spill)
     vault = None if spill is None else make_vault(spill, bytes.fromhex(plan.digest), SecretMemory)

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from slalom.arithmetic.dispatch import Dispatch, make_dispatch
-from slalom.arithmetic.engine import LinearEngine
+from slalom.arithmetic.engine import LinearEngine, make_engine
 from slalom.arithmetic.fused import MAXIMUM_PROBES
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import DevicePort
@@ -189,7 +189,7 @@ class TrustedSession:
     def _prepare_inside(self, plan: Plan) -> Inside | None:
         if self._policy.protection is not Protection.ENCLAVE and not self._policy.protection.masked:
             return None
-        engine = LinearEngine(self._dispatch)
+        engine = make_engine(self._dispatch)
         return Inside(engine, prepare_maps(engine, self._model, plan))
 
     def _prepare_probes(self, plan: Plan) -> ProbeSource | None:
@@ -218,7 +218,7 @@ class TrustedSession:
         bank = MaskBank(maker, options, vault)
         batches = [part.stop - part.start for part in self._split(options.request)]
         self._background = make_dispatch(self._dispatch.isa, self._dispatch.threads, background=True)
-        behind = self._make_maker(LinearEngine(self._background), self._background)
+        behind = self._make_maker(make_engine(self._background), self._background)
         self._refill = Refill(bank, behind, batches)
         return bank
 
