@@ -29,11 +29,13 @@ constexpr int64_t PATCH_STRIDE = BLOCK_DEPTH + 32;  // elements; not a power of 
 
 // On tiles, a panel is int8 [quads of K][16][4], K padded to TILE_DEPTH with zeros.
 constexpr int64_t TILE_DEPTH = 64;
-constexpr int64_t TILE_BLOCK_ROWS = 96;
-constexpr int64_t TILE_BLOCK_DEPTH = 16 * TILE_DEPTH;
+constexpr int64_t TILE_BLOCK_ROWS = 64;
+constexpr int64_t TILE_BLOCK_DEPTH = 36 * TILE_DEPTH;
+constexpr int64_t TILE_PATCH_STRIDE = TILE_BLOCK_DEPTH + TILE_DEPTH;  // bytes: an odd number of cache lines
+constexpr int64_t TILE_PLANE_STRIDE = TILE_BLOCK_ROWS * TILE_PATCH_STRIDE + 3 * TILE_DEPTH;  // no multiple of 4096
 
 // int16: the low and the high plane of words; or their four planes of bytes, and what aligns them.
-constexpr int64_t SCRATCH_ELEMENTS = 2 * TILE_BLOCK_ROWS * (TILE_BLOCK_DEPTH + TILE_DEPTH) + 32;
+constexpr int64_t SCRATCH_ELEMENTS = 2 * TILE_PLANE_STRIDE + 32;
 static_assert(SCRATCH_ELEMENTS >= 2 * BLOCK_ROWS * PATCH_STRIDE);
 
 // A source of int16 activations or of 32-bit words: exactly one is set.

@@ -13,11 +13,7 @@
 
 namespace {
 
-constexpr int64_t PATCH_BYTES = TILE_BLOCK_DEPTH + TILE_DEPTH;  // of a row in one plane; an odd number of cache lines
-constexpr int64_t PLANE_BYTES = TILE_BLOCK_ROWS * PATCH_BYTES;
-static_assert(4 * PLANE_BYTES + 64 <= 2 * SCRATCH_ELEMENTS);
-
-// Where the digits of patches are written: plane d lies PLANE_BYTES behind plane d - 1.
+// Where the digits of patches are written: plane d lies TILE_PLANE_STRIDE behind plane d - 1.
 struct BytePatch {
     uint8_t* first;
     int digits;
@@ -25,13 +21,13 @@ struct BytePatch {
 
 inline void copy_run(Source source, int64_t offset, int64_t count, BytePatch patch) {
     if (source.words)
-        split_words(patch.first, PLANE_BYTES, source.words + offset, count);
+        split_words(patch.first, TILE_PLANE_STRIDE, source.words + offset, count);
     else
-        split_activations(patch.first, PLANE_BYTES, source.activations + offset, count);
+        split_activations(patch.first, TILE_PLANE_STRIDE, source.activations + offset, count);
 }
 
 inline void zero_run(BytePatch patch, int64_t count) {
-    for (int digit = 0; digit < patch.digits; ++digit) std::memset(patch.first + digit * PLANE_BYTES, 0, count);
+    for (int digit = 0; digit < patch.digits; ++digit) std::memset(patch.first + digit * TILE_PLANE_STRIDE, 0, count);
 }
 
 inline BytePatch advance(BytePatch patch, int64_t count) { return {patch.first + count, patch.digits}; }
@@ -62,24 +58,30 @@ inline void add_sums(const TileProduct& p, const int32_t* sums, int64_t row, int
     }
 }
 
-// One digit's products over all of K, added to the registers' sums. ROWS and PANELS are tiles: 1 or 2.
+// One digit's products over all of K, added to the registers' sums. ROWS and PANELS are tiles: 1 or 2. A register is
+// loaded for the next chunk as soon as it was read for this one: loads and products then overlap, as far as they do.
 template <int ROWS, int PANELS, bool SIGNED>
 inline void add_digit(Tiles& tiles, const TileProduct& p, int digit) {
-    const uint8_t* patch = p.patch + digit * PLANE_BYTES;
+    constexpr int64_t second_row = TILE_EDGE * TILE_PATCH_STRIDE;
+    const uint8_t* patch = p.patch + digit * TILE_PLANE_STRIDE;
     const int8_t* panel = p.panel;
-    for (int64_t chunk = 0; chunk < p.chunks; ++chunk, patch += TILE_BYTES, panel += TILE_EDGE * TILE_BYTES) {
-        tiles.load<4>(patch, PATCH_BYTES);
-        tiles.load<6>(panel, TILE_BYTES);
+    tiles.load<4>(patch, TILE_PATCH_STRIDE);
+    tiles.load<6>(panel, TILE_BYTES);
+    if constexpr (ROWS == 2) tiles.load<5>(patch + second_row, TILE_PATCH_STRIDE);
+    if constexpr (PANELS == 2) tiles.load<7>(panel + p.panel_stride, TILE_BYTES);
+    for (int64_t left = p.chunks - 1; left >= 0; --left) {
+        if (left > 0) {  // else the last chunk is loaded again, and not used
+            patch += TILE_BYTES;
+            panel += TILE_EDGE * TILE_BYTES;
+        }
         tiles.dot<0, 4, 6, SIGNED>();
-        if constexpr (PANELS == 2) {
-            tiles.load<7>(panel + p.panel_stride, TILE_BYTES);
-            tiles.dot<1, 4, 7, SIGNED>();
-        }
-        if constexpr (ROWS == 2) {
-            tiles.load<5>(patch + TILE_EDGE * PATCH_BYTES, PATCH_BYTES);
-            tiles.dot<2, 5, 6, SIGNED>();
-            if constexpr (PANELS == 2) tiles.dot<3, 5, 7, SIGNED>();
-        }
+        if constexpr (PANELS == 2) tiles.dot<1, 4, 7, SIGNED>();
+        tiles.load<4>(patch, TILE_PATCH_STRIDE);
+        if constexpr (ROWS == 2) tiles.dot<2, 5, 6, SIGNED>();
+        tiles.load<6>(panel, TILE_BYTES);
+        if constexpr (ROWS == 2 && PANELS == 2) tiles.dot<3, 5, 7, SIGNED>();
+        if constexpr (ROWS == 2) tiles.load<5>(patch + second_row, TILE_PATCH_STRIDE);
+        if constexpr (PANELS == 2) tiles.load<7>(panel + p.panel_stride, TILE_BYTES);
     }
 }
 
@@ -126,7 +128,7 @@ void multiply_panels(Tiles& tiles, TileProduct p, int64_t rows, int64_t outputs,
         p.channels = smaller(outputs - panel * PANEL_WIDTH, count * PANEL_WIDTH);
         for (int64_t row = 0; row < rows; row += 2 * TILE_EDGE) {
             p.rows = smaller(2 * TILE_EDGE, rows - row);
-            p.patch = patch + row * PATCH_BYTES;
+            p.patch = patch + row * TILE_PATCH_STRIDE;
             p.y = y + row * p.y_stride + panel * PANEL_WIDTH;
             if (p.rows > TILE_EDGE)
                 count == 2 ? multiply_tiles<2, 2>(tiles, p) : multiply_tiles<2, 1>(tiles, p);
@@ -153,7 +155,7 @@ void multiply_block(Tiles& tiles, const MapGeometry& g, Source source, const int
         const auto reader = PatchReader<BytePatch>::make(g, source, group, k, k_end);
         Pixel pixel = Pixel::at(g, row);
         for (int64_t i = 0; i < rows; ++i, pixel.step(g)) {
-            const BytePatch end = reader.read(pixel, {scratch + i * PATCH_BYTES, p.digits});
+            const BytePatch end = reader.read(pixel, {scratch + i * TILE_PATCH_STRIDE, p.digits});
             zero_run(end, p.chunks * TILE_BYTES - (k_end - k));
         }
         p.panel = panels + group * per_group * p.panel_stride + k * PANEL_WIDTH;

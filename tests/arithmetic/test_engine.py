@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from slalom import _native
 from slalom.arithmetic import engine as engine_module
 from slalom.arithmetic.dispatch import Dispatch, Isa, available_isas, make_dispatch
-from slalom.arithmetic.engine import LinearEngine, pack_panels
+from slalom.arithmetic.engine import LinearEngine, make_engine, pack_panels
 from slalom.arithmetic.linear import apply_map, apply_maps
 from slalom.errors import ApiMisuse, DeviceError, ModelError
 from slalom.plan.shapes import map_geometry
@@ -172,6 +172,52 @@ def test_self_test_finds_an_inexact_kernel(isa: Isa, name: str, sabotage: Callab
     monkeypatch.setattr(_native, name, sabotage(getattr(_native, name)))
     with pytest.raises(DeviceError, match=f"this processor's {isa} kernels are not exact"):
         LinearEngine(make_dispatch(isa, 1))
+
+
+def _only_on_tiles(kernel: Callable[..., None]) -> Callable[..., None]:
+    """Inexact where the product is on tiles, exact elsewhere: a processor that saturates there."""
+
+    def sabotaged(*arguments: Any) -> None:
+        kernel(*arguments)
+        if arguments[0] in (Isa.AMX.code, Isa.TILES.code):
+            arguments[4].flat[0] ^= 1
+
+    return sabotaged
+
+
+def test_an_inexact_kernel_is_left_for_the_next_slower_one(monkeypatch) -> None:
+    monkeypatch.setattr(_native, "gemm", _only_on_tiles(_native.gemm))
+    engine = make_engine(make_dispatch(Isa.TILES, 1))
+    assert engine.isa is [isa for isa in available_isas() if not isa.has_tiles][-1]
+    check_case(engine, GRID["three_by_three"], 2, 30)
+
+
+def test_without_an_exact_compiled_kernel_numpy_is_left(monkeypatch) -> None:
+    monkeypatch.setattr(_native, "gemm", _one_off(_native.gemm))
+    engine = make_engine(make_dispatch(threads=1))
+    assert engine.isa is Isa.NUMPY
+    check_case(engine, GRID["three_by_three"], 2, 31)
+
+
+def test_exact_kernels_are_kept() -> None:
+    dispatch = make_dispatch(threads=1)
+    assert make_engine(dispatch).isa is dispatch.isa
+
+
+def test_a_chain_for_other_kernels_is_refused() -> None:
+    """Panels of pairs read as quads would be another network."""
+    plain, tiles = (LinearEngine(make_dispatch(isa, 1)) for isa in (Isa.PORTABLE, Isa.TILES))
+    prepared = plain.prepare([Dense("w")], {"w": np.ones((4, 2), np.int8)}, (4,))
+    with pytest.raises(ApiMisuse, match="prepared for portable, and this engine has the kernels of tiles"):
+        tiles.apply(prepared, np.ones((1, 4), np.int16))
+
+
+@pytest.mark.parametrize("rows", [31, 32, 33, 47, 63, 64, 65, 95, 129])
+@pytest.mark.parametrize("depth", [63, 64, 65, 2303, 2305, 4700])
+def test_every_edge_of_the_tiles(rows: int, depth: int) -> None:
+    """Rows in pairs of tiles and blocks of 64; K in chunks of 64 and blocks of 2304; the last panel alone, partial."""
+    for isa in (Isa.TILES, Isa.AMX) if Isa.AMX in available_isas() else (Isa.TILES,):
+        check_case(_ENGINES[isa], dense_case((depth,), 33), rows, 32)
 
 
 def test_self_test_runs_at_construction(monkeypatch) -> None:

@@ -72,11 +72,11 @@ def test_a_stream_is_the_aes_keystream_of_its_index() -> None:
     randomness = Randomness()
     key = bytes(randomness._key.buffer)
     for stream in (0, 1, 2**32, 2**64 - 1):
-        count = 2**17 + 1001  # words: two chunks of 2^16 and some of a third
+        count = 2**18 + 1001  # words: two chunks of 2^17 and some of a third
         words = randomness.expand_words(stream, count)
         blocks = b"".join(
             stream.to_bytes(8, "big") + chunk.to_bytes(4, "big") + counter.to_bytes(4, "big")
-            for chunk in range(3) for counter in range(2, 2 + 2**14)
+            for chunk in range(3) for counter in range(2, 2 + 2**15)
         )  # fmt: skip
         ecb = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
         assert words.tobytes() == ecb.update(blocks)[: 4 * count]

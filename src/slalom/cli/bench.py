@@ -67,7 +67,7 @@ def bench_command(
     commit: Annotated[str | None, typer.Option(help="of this code, where it runs outside a checkout")] = None,
     image_size: Annotated[int | None, typer.Option(help="height and width of the input")] = None,
     weights: Annotated[Path | None, typer.Option(help="a checkpoint: .pt, .pth or .safetensors")] = None,
-    isa: Annotated[str | None, typer.Option(help="of the kernels: numpy, portable, avx2 or avx512")] = None,
+    isa: Annotated[str | None, typer.Option(help="of the kernels: numpy, portable, avx2, avx512 or amx")] = None,
     kernels_only: Annotated[bool, typer.Option("--kernels-only", help="the kernels alone, no network")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
 ) -> None:

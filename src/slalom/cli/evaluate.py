@@ -83,7 +83,7 @@ def eval_command(
     calibration: Annotated[Path | None, typer.Option(help="a directory of photos to calibrate with")] = None,
     bits: Annotated[int, typer.Option(help="most bits of an activation, 2..15")] = 12,
     threads: Annotated[int | None, typer.Option(help="of the trusted side; all cores by default")] = None,
-    isa: Annotated[str | None, typer.Option(help="numpy, portable, avx2 or avx512")] = None,
+    isa: Annotated[str | None, typer.Option(help="numpy, portable, avx2, avx512 or amx")] = None,
     mask_bank: Annotated[
         int | None, typer.Option(metavar="IMAGES", help="make masks for so many in the background")
     ] = None,

@@ -36,7 +36,7 @@ def precompute_command(
     memory: Annotated[float, typer.Option(help="gigabytes that waiting masks may take here")] = MEMORY_GIGABYTES,
     spill: Annotated[Path | None, typer.Option(help="a folder for those beyond, sealed")] = None,
     threads: Annotated[int | None, typer.Option(help="all cores by default")] = None,
-    isa: Annotated[str | None, typer.Option(help="numpy, portable, avx2 or avx512")] = None,
+    isa: Annotated[str | None, typer.Option(help="numpy, portable, avx2, avx512 or amx")] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
 ) -> None:
     """Make masks as a session would, time it, and destroy them: they are of use to the session alone that made them."""
@@ -61,6 +61,7 @@ def _document(plan: Plan, found: MasksFound, threads: int) -> dict[str, object]:
     return {
         "model": plan.graph.model,
         "plan_digest": plan.digest,
+        "isa": found.isa,
         "threads": threads,
         "images": found.images,
         "seconds": found.seconds,
@@ -86,7 +87,10 @@ def _print(plan: Plan, found: MasksFound, threads: int) -> None:
     cost = f"{readable_bytes(found.cost.total)} an image, {found.cost.products / 1e9:.1f} G products of int8"
     hour = found.images_per_second * _PER_HOUR
     rows = [
-        ("made", f"masks for {found.images} images in {readable_seconds(found.seconds)} on {threads} threads"),
+        (
+            "made",
+            f"masks for {found.images} images in {readable_seconds(found.seconds)} on {threads} threads ({found.isa})",
+        ),
         ("speed", speed),
         ("cost", cost),
         ("estimate", f"{hour:,.0f} images an hour, {readable_bytes(hour * found.cost.total)} if all are kept"),
