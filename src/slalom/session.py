@@ -46,7 +46,7 @@ class Session:
     on_failure: fail raises a worker's error; retry runs the request again on another worker with fresh masks; enclave
     computes it inside. A worker that failed is never used again. isolation: strict, best-effort or off, of spawned
     workers and of this process. bulk: how arrays cross: auto, memfd, shm or inline.
-    threads: of the trusted side, all cores by default. isa: numpy, portable, avx2, avx512 or amx, the fastest by default.
+    threads: of the trusted side, all cores by default. isa: numpy, portable, avx2, avx512 or amx; the fastest else.
     micro_batches: parts of a batch in flight at once. timeout_seconds bounds every wait for a worker.
     worker_device: what spawned workers compute on, cpu or cuda; worker_threads: of their engine, all cores by default.
     recorder: takes down when each side worked on what.

@@ -87,10 +87,8 @@ def _print(plan: Plan, found: MasksFound, threads: int) -> None:
     cost = f"{readable_bytes(found.cost.total)} an image, {found.cost.products / 1e9:.1f} G products of int8"
     hour = found.images_per_second * _PER_HOUR
     rows = [
-        (
-            "made",
-            f"masks for {found.images} images in {readable_seconds(found.seconds)} on {threads} threads ({found.isa})",
-        ),
+        ("made", f"masks for {found.images} images in {readable_seconds(found.seconds)} on {threads} threads"),
+        ("kernels", found.isa),
         ("speed", speed),
         ("cost", cost),
         ("estimate", f"{hour:,.0f} images an hour, {readable_bytes(hour * found.cost.total)} if all are kept"),
