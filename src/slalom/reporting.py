@@ -18,6 +18,10 @@ _SUMMED = tuple(field.name for field in fields(SessionReport) if field.type in (
 _COUNTED = tuple(field.name for field in fields(MaskFigures))
 
 
+DEALER_TRUST = "is told the seed of every mask: with the device it would know every input"
+DEALER_ON_THIS_MACHINE = "simulation: it runs on this machine, and shows no more than what a dealer costs"
+
+
 class Outcome(StrEnum):
     """What was done about a failure."""
 

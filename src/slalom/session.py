@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
 
 from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.errors import ApiMisuse, DeviceError, IntegrityError, WireError
-from slalom.fleet.roster import AUTO, IN_PROCESS, SPAWN, LinkChoice, ObjectSource, Source, make_source
+from slalom.fleet.roster import (
+    AUTO,
+    IN_PROCESS,
+    SPAWN,
+    EndpointSource,
+    LinkChoice,
+    ObjectSource,
+    Source,
+    SpawnSource,
+    make_dealer_source,
+    make_source,
+    require_another,
+)
 from slalom.isolation.level import parse_isolation
 from slalom.isolation.process import harden_process
 from slalom.isolation.secret import SecretMemory
@@ -51,6 +64,8 @@ class Session:
     worker_device: what spawned workers compute on, cpu or cuda; worker_threads: of their engine, all cores by default.
     recorder: takes down when each side worked on what.
     mask_bank: has masks made in the background, for each worker; by default a request makes its own.
+    dealer: another worker, of somebody who does not collude with the device's: it is told the masks' seeds, and makes
+    their images, for the bank and `prepare_masks`. "spawn" (on dealer_device, cpu or cuda) is a simulation of that.
     attack: lets spawned workers be the named cheating device, for demonstrations.
 
     Thread-safe: requests wait for a free worker. Raises ApiMisuse for arguments that do not fit together, DeviceError
@@ -77,6 +92,8 @@ class Session:
         worker_threads: int | None = None,
         recorder: Recorder | None = None,
         mask_bank: MaskBankOptions | None = None,
+        dealer: str | None = None,
+        dealer_device: str = "cpu",
         attack: str | None = None,
     ) -> None:
         if not isinstance(plan, Plan):
@@ -93,12 +110,15 @@ class Session:
         worker = WorkerOptions(
             device=worker_device, threads=worker_threads, isolation=parse_isolation(isolation).value, attack=attack
         )
-        sources = self._find_sources(device, LinkChoice(bulk, micro_batches, timeout_seconds, worker))
+        choice = LinkChoice(bulk, micro_batches, timeout_seconds, worker)
+        sources = self._find_sources(device, choice)
+        dealing = None if dealer is None else self._find_dealer(dealer, dealer_device, sources, choice)
+        self._dealer = dealing
         if not all(isinstance(source, ObjectSource) for source in sources):
             harden_process(parse_isolation(isolation))
         self._dispatch = make_dispatch(_parse_isa(isa), threads)
         try:
-            self._crew = Crew(plan, sources, Setup(self._dispatch, options, self._on_failure))
+            self._crew = Crew(plan, sources, Setup(self._dispatch, options, self._on_failure, dealing))
         except BaseException:
             self._dispatch.close()
             raise
@@ -129,6 +149,13 @@ class Session:
     def report(self) -> Report:
         """Figures of the session so far: soundness, bytes, seconds, memory, what failed and what was done about it."""
         return merge_reports(self._crew.reports, tuple(self._crew.incidents))
+
+    @property
+    def dealers(self) -> tuple[Worker, ...]:
+        """The workers that make mask images, as `workers`."""
+        lives = self._crew.lives
+        name = "" if self._dealer is None else self._dealer.name
+        return tuple(describe_worker(name, life.dealer) for life in lives if life.dealer is not None)
 
     @property
     def workers(self) -> tuple[Worker, ...]:
@@ -164,6 +191,18 @@ class Session:
         if not places:
             raise ApiMisuse("no device is named", hint="spawn starts one")
         return [find_source(place, choice) for place in places]
+
+    def _find_dealer(
+        self, place: str, device: str, sources: Sequence[Source], choice: LinkChoice
+    ) -> SpawnSource | EndpointSource:
+        if not self.policy.protection.masked:
+            raise ApiMisuse("a dealer is for levels with masks", hint="use protection private or blinded")
+        if place == IN_PROCESS:
+            raise ApiMisuse("a dealer is a worker of its own", hint="spawn, unix:PATH or tcp:HOST:PORT")
+        worker = replace(choice.worker, device=device, attack=None)
+        dealer = make_dealer_source(place, replace(choice, worker=worker))
+        require_another(dealer, sources)
+        return dealer
 
     def _attempt(self, images: np.ndarray) -> list[np.ndarray]:
         """Runs a request on one worker after another, until one answers or there is no other way."""

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from slalom.arithmetic.dispatch import Dispatch
 from slalom.errors import ApiMisuse, DeviceError, SlalomError, WireError
-from slalom.fleet.roster import Source
+from slalom.fleet.roster import EndpointSource, Source, SpawnSource
 from slalom.link.port import DevicePort
 from slalom.link.remote import RemoteDevice
 from slalom.plan import Plan
@@ -39,6 +39,7 @@ class Life:
     trusted: TrustedSession
     device: DevicePort | None
     source: Source | None
+    dealer: RemoteDevice | None = None
 
     @property
     def name(self) -> str:
@@ -48,16 +49,26 @@ class Life:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What every life of a session is opened with. `on_failure` decides whether the plan is kept for later lives."""
+    """What every life of a session is opened with. `on_failure` decides whether the plan is kept for later lives.
+    `dealer`: who makes the mask images of those that are there from the beginning."""
 
     dispatch: Dispatch
     options: SessionOptions
     on_failure: OnFailure
+    dealer: SpawnSource | EndpointSource | None = None
 
     def open(self, plan: Plan, source: Source) -> Life:
-        """A life with a fresh key. Raises DeviceError or WireError where its worker cannot be had."""
-        device = source.open()
-        life = Life(TrustedSession(plan, device, self.dispatch, self.options), device, source)
+        """A life with a fresh key. Raises DeviceError or WireError where its worker, or dealer, cannot be had."""
+        dealer = None if self.dealer is None else self.dealer.open()
+        try:
+            if dealer is not None:
+                dealer.load(plan)
+            device = source.open()
+            life = Life(TrustedSession(plan, device, self.dispatch, self.options, dealer), device, source, dealer)
+        except BaseException:
+            if dealer is not None:
+                dealer.close()
+            raise
         try:
             # LOAD-BEARING: after the trusted side has its copies, for a device in this process could change the plan
             self._load(device, plan)
@@ -74,10 +85,14 @@ class Setup:
     def close(self, life: Life) -> None:
         """Ends a life. Raises DeviceError, with its secrets gone, where the device does not close."""
         life.trusted.close()
-        if isinstance(life.device, RemoteDevice):
-            life.device.close()
-        elif life.device is not None:
-            call_device(life.device.close, self.options.timeout_seconds)
+        try:
+            if life.dealer is not None:
+                life.dealer.close()
+        finally:
+            if isinstance(life.device, RemoteDevice):
+                life.device.close()
+            elif life.device is not None:
+                call_device(life.device.close, self.options.timeout_seconds)
 
     def destroy(self, life: Life) -> None:
         """Ends a life whose device need not behave."""
@@ -227,7 +242,8 @@ class Crew:
         if self._plan is None or self._over is not None:
             return
         try:
-            self._add(self._setup.open(self._plan, source))
+            # LOAD-BEARING: nobody can tell whether a worker lied or its dealer, so no dealer is used again
+            self._add(replace(self._setup, dealer=None).open(self._plan, source))
         except (DeviceError, WireError) as error:
             self._left_out(source, error)
 

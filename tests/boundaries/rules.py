@@ -22,7 +22,7 @@ class Room:
 
 ROOMS = (
     Room("plan", ("numpy", "slalom.errors", "slalom.files")),
-    Room("arithmetic", ("numpy", "slalom._native", "slalom.plan", "slalom.errors")),
+    Room("arithmetic", ("numpy", "cryptography", "slalom._native", "slalom.plan", "slalom.errors")),
     Room("link", ("numpy", *SHARED)),
     Room("trusted", ("numpy", "cryptography", *SHARED)),
     Room("device", ("numpy", "torch", "triton", *SHARED), lean=False),

@@ -51,6 +51,7 @@ class Evaluation:
     seconds: float
     report: Report
     workers: tuple[Worker, ...]
+    dealers: tuple[Worker, ...]
     predictions: tuple[Prediction, ...]
     agreement_with_float: float | None
     max_logit_error: float | None
@@ -93,6 +94,7 @@ def evaluate(
         seconds=seconds,
         report=session.report,
         workers=session.workers,
+        dealers=session.dealers,
         predictions=predictions,
         agreement_with_float=None if floats is None else float(np.mean(logits.argmax(1) == floats.argmax(1))),
         max_logit_error=None if floats is None else float(np.abs(logits - floats).max()),

@@ -11,6 +11,7 @@ import numpy as np
 from slalom.bench.cores import kept_to_cores
 from slalom.bench.rows import Row, Stages, rates_of
 from slalom.bench.timing import Effort, time_requests
+from slalom.fleet.roster import SPAWN
 from slalom.plan import Plan
 from slalom.reporting import Report, Worker
 from slalom.session import Session
@@ -35,6 +36,7 @@ class Arrangement:
         cores: int,
         recorder: Recorder | None = None,
         mask_bank: MaskBankOptions | None = None,
+        dealer: str | None = None,
     ) -> Session:
         """A session with so many trusted threads; a spawned CPU worker has as many, of its own."""
         return Session(
@@ -48,6 +50,8 @@ class Arrangement:
             worker_threads=cores if self.worker_device == "cpu" else None,
             recorder=recorder,
             mask_bank=mask_bank,
+            dealer=dealer,
+            dealer_device=self.worker_device,
         )
 
 
@@ -92,11 +96,13 @@ def measure_level(trial: Trial, level: Protection, cores: int) -> LevelFound:
 
 class Masks(StrEnum):
     """Where the masks of a level's requests come from: made before each, off the clock; so, while more are made
-    behind; or made behind alone, so that requests come to wait for them."""
+    behind; or made behind alone, so that requests come to wait for them; or so with a dealer, in a process of its own
+    on this machine (a simulation of one elsewhere)."""
 
     READY = "ready"
     REFILLING = "refilling"
     SUSTAINED = "sustained"
+    DEALT = "dealt"
 
 
 _REQUESTS_AHEAD = 3  # that the bank has room for while it is refilled
@@ -107,6 +113,7 @@ def measure_with_bank(trial: Trial, level: Protection, cores: int, masks: Masks)
     """Requests at a level with a mask bank on the same cores. The row's name says which way."""
     images, count = trial.images, len(trial.images)
     target = count if masks is Masks.SUSTAINED else _REQUESTS_AHEAD * count
+    dealer = SPAWN if masks is Masks.DEALT else None
     bank = MaskBankOptions(count, target, target, _NO_LIMIT, when_empty=WhenEmpty.WAIT)
 
     def prepare() -> None:
@@ -114,7 +121,10 @@ def measure_with_bank(trial: Trial, level: Protection, cores: int, masks: Masks)
         while masks is Masks.REFILLING and session.report.masks.ready_images < count:
             time.sleep(0.001)
 
-    with trial.arrangement.open(trial.plan, level, cores, mask_bank=bank) as session, kept_to_cores(cores):
+    with (
+        trial.arrangement.open(trial.plan, level, cores, mask_bank=bank, dealer=dealer) as session,
+        kept_to_cores(cores),
+    ):
         for _ in range(2):  # the second finds what was made while the first ran, as all that follow do
             session.run(images)
         before = session.report

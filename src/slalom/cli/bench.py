@@ -54,7 +54,7 @@ def bench_command(
     batch_size: Annotated[int, typer.Option(help="images in a request")] = 8,
     micro_batches: Annotated[int, typer.Option(help="parts of a request in flight at once")] = 2,
     masks: Annotated[
-        str, typer.Option(help="of private: ready; also refilling, sustained (a bank on the same cores), or all")
+        str, typer.Option(help="of private: ready; also refilling, sustained (a bank on the same cores), dealt, or all")
     ] = "ready",
     repeats: Annotated[int | None, typer.Option(help="requests of a row, at least; 5 by default")] = None,
     seconds: Annotated[float | None, typer.Option(help="that a row is measured for; 2 by default")] = None,

@@ -13,6 +13,7 @@ from rich.text import Text
 from slalom.bench.provenance import processor
 from slalom.cli.screen import data_console, guarded, print_json, printable, waiting
 from slalom.diagnosis import OPTIONAL, Diagnosis, Trial, diagnose
+from slalom.reporting import DEALER_TRUST
 
 FAILED = 1
 
@@ -42,6 +43,7 @@ def diagnosis_document(found: Diagnosis) -> dict[str, Any]:
         "isa": found.isa,
         "trusted": [dataclasses.asdict(trial) for trial in found.trusted],
         "worker": [dataclasses.asdict(trial) for trial in found.worker],
+        "dealer_trust": f"a dealer {DEALER_TRUST}",
         "packages": found.packages,
         "missing": [{"what": what, "found": there, "hint": hint} for what, there, hint in missing(found)],
     }
@@ -61,6 +63,14 @@ def print_diagnosis(found: Diagnosis) -> None:
     _section(console, "evidence and isolation", [(fact.name, fact.found) for fact in found.survey.facts])
     _section(console, f"trusted kernels ({found.isa} runs)", _rows(found.trusted))
     _section(console, "worker", _rows(found.worker))
+    _section(
+        console,
+        "who must not collude",
+        [
+            ("device", "with nobody who sees inside the trusted side; it is checked, and sees noise at private"),
+            ("dealer", f"with the device: it {DEALER_TRUST}"),
+        ],
+    )
     _section(console, "packages", [(name, text or "not installed") for name, text in found.packages.items()])
     lacks = missing(found)
     _section(

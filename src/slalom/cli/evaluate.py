@@ -52,6 +52,8 @@ class Request:
     images: Path | None
     attack: str | None
     workers: WorkerRequest
+    dealer: str | None
+    dealer_device: str
     threads: int | None
     isa: Isa | None
     mask_bank: MaskBankOptions | None
@@ -90,6 +92,11 @@ def eval_command(
     mask_memory: Annotated[float, typer.Option(help="gigabytes that waiting masks may take")] = MEMORY_GIGABYTES,
     mask_spill: Annotated[Path | None, typer.Option(help="a folder for masks beyond, sealed")] = None,
     when_empty: Annotated[str, typer.Option(help="a request without masks: wait, compute or fail")] = "wait",
+    dealer: Annotated[
+        str | None,
+        typer.Option(help="another worker that makes mask images, and must not collude with the device: as --device"),
+    ] = None,
+    dealer_device: Annotated[str, typer.Option(help="what a spawned dealer computes on: cpu or cuda")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
 ) -> None:
     """Run a network on photos at a protection level, and compare it with the float network."""
@@ -97,7 +104,9 @@ def eval_command(
     policy = parse_policy(protection, check, rounds, schedule)
     require_positive("--batch-size", batch_size)
     bank = parse_mask_bank(mask_bank, batch_size, mask_memory, mask_spill, when_empty, masked=policy.protection.masked)
-    request = Request(batch_size, batches, images, attack, workers, threads, parse_isa(isa), bank)
+    request = Request(
+        batch_size, batches, images, attack, workers, dealer, dealer_device, threads, parse_isa(isa), bank
+    )
     _refuse_nonsense(request, policy)
     photos = None if images is None else find_photos(images)
     with offline_network(model, NetworkOptions(weights, image_size, calibration, bits)) as network:
@@ -116,6 +125,8 @@ def _refuse_nonsense(request: Request, policy: Policy) -> None:
     require_positive("--batches", request.batches)
     require_positive("--threads", request.threads)
     require_devices(request.workers.devices)
+    if request.dealer is not None:
+        require_devices([request.dealer])
     parse_isolation(request.workers.isolation)
     if request.attack is None:
         return
@@ -188,6 +199,8 @@ def _open_session(network: Network, policy: Policy, request: Request) -> Session
             isa=request.isa,
             attack=request.attack,
             mask_bank=request.mask_bank,
+            dealer=request.dealer,
+            dealer_device=request.dealer_device,
         )
 
 

@@ -19,6 +19,8 @@ from slalom.cli.screen import (
     readable_bytes,
     readable_seconds,
 )
+from slalom.fleet.roster import SPAWN
+from slalom.reporting import DEALER_ON_THIS_MACHINE, DEALER_TRUST, Worker
 from slalom.trusted.bank import MaskFigures
 from slalom.trusted.policy import Policy, Protection
 
@@ -46,6 +48,7 @@ def evaluation_document(network: Network, policy: Policy, evaluation: Evaluation
         "platform": platform_of(evaluation.workers),
         "tee": "none (simulation)",
         "workers": [dataclasses.asdict(worker) for worker in evaluation.workers],
+        "dealers": [dataclasses.asdict(dealer) for dealer in evaluation.dealers],
         "incidents": [dataclasses.asdict(incident) for incident in report.incidents],
         "soundness_bits": report.soundness_bits,
         "images": evaluation.images,
@@ -58,6 +61,8 @@ def evaluation_document(network: Network, policy: Policy, evaluation: Evaluation
         "masks": dataclasses.asdict(report.masks),
         "bytes_to_device": report.bytes_to_device,
         "bytes_from_device": report.bytes_from_device,
+        "bytes_to_dealer": report.bytes_to_dealer,
+        "bytes_from_dealer": report.bytes_from_dealer,
         "agreement_with_float": evaluation.agreement_with_float,
         "max_logit_error": evaluation.max_logit_error,
         "top1": evaluation.top1,
@@ -165,7 +170,15 @@ def _protection_rows(network: Network, policy: Policy, evaluation: Evaluation) -
         ("the device saw", _SEEN[policy.protection]),
         ("platform", platform_of(evaluation.workers)),
         *(("isolation", f"{worker.name}: {worker.isolation}") for worker in evaluation.workers),
+        *(("dealer", f"{dealer.name}: {_dealer_text(dealer, evaluation)}") for dealer in evaluation.dealers),
     ]
+
+
+def _dealer_text(dealer: Worker, evaluation: Evaluation) -> str:
+    report = evaluation.report
+    gave = f"given {readable_bytes(report.bytes_to_dealer)}, gave {readable_bytes(report.bytes_from_dealer)}"
+    here = f"; {DEALER_ON_THIS_MACHINE}" if dealer.name == SPAWN else ""
+    return f"{DEALER_TRUST}; {gave}{here}"
 
 
 def _bank_rows(masks: MaskFigures) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from slalom.plan import Plan
 from slalom.plan.cost import StepCost
 from slalom.plan.footprint import Footprint
 from slalom.plan.mask_cost import MaskCost
+from slalom.reporting import DEALER_TRUST
 from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.soundness import bits, check_error, union_error
 
@@ -84,6 +85,11 @@ def inspection_document(found: Inspection) -> dict[str, Any]:
             "mask_image_bytes": found.masks.images,
             "int8_products": found.masks.products,
         },
+        "dealer": {
+            "seed_bytes_per_micro_batch": found.masks.seeds,
+            "mask_image_bytes_per_image": found.masks.images,
+            "trust": f"a dealer {DEALER_TRUST}",
+        },
         "gpu": {
             "images": found.link.images,
             "weights_bytes": found.gpu.weights,
@@ -121,6 +127,10 @@ def print_inspection(found: Inspection) -> None:
     console.print(
         f"masks of blinded and private: {readable_bytes(masks.total)} an image, {readable_bytes(masks.masks)} of masks "
         f"and {readable_bytes(masks.images)} of their images, made by {masks.products / 1e9:.1f} G products of int8"
+    )
+    console.print(
+        f"a dealer is given {readable_bytes(masks.seeds)} of seeds a micro-batch, gives {readable_bytes(masks.images)} "
+        f"an image, and {DEALER_TRUST}"
     )
     link = found.link
     console.print(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from slalom.errors import ApiMisuse
 from slalom.fleet.spawned import SpawnedDevice
-from slalom.link.endpoint import Endpoint, Transport, dial, parse_endpoint
+from slalom.link.endpoint import Endpoint, Transport, dial, parse_endpoint, same_place
 from slalom.link.message import Bulk
 from slalom.link.port import DevicePort
 from slalom.link.remote import LinkOptions, RemoteDevice
@@ -44,7 +44,7 @@ class SpawnSource:
     name: str = SPAWN
     fresh: bool = True
 
-    def open(self) -> DevicePort:
+    def open(self) -> RemoteDevice:
         """A device whose `load` starts the process."""
         return SpawnedDevice(self.worker, self.options)
 
@@ -62,7 +62,7 @@ class EndpointSource:
         """The endpoint."""
         return str(self.endpoint)
 
-    def open(self) -> DevicePort:
+    def open(self) -> RemoteDevice:
         """A device whose `load` connects."""
         return RemoteDevice(lambda _: dial(self.endpoint, self.options.timeout_seconds), self.options)
 
@@ -96,6 +96,29 @@ def make_source(place: str, choice: LinkChoice) -> Source:
         return SpawnSource(choice.worker, _options(choice, Transport.UNIX))
     endpoint = parse_endpoint(place)
     return EndpointSource(endpoint, _options(choice, endpoint.transport))
+
+
+def make_dealer_source(place: str, choice: LinkChoice) -> SpawnSource | EndpointSource:
+    """The source of a dealer, whose answers come in their slots. Raises ApiMisuse for what is no worker of its own."""
+    if place == SPAWN:
+        return SpawnSource(choice.worker, replace(_options(choice, Transport.UNIX), streams=False))
+    endpoint = parse_endpoint(place)
+    return EndpointSource(endpoint, replace(_options(choice, endpoint.transport), streams=False))
+
+
+def require_another(dealer: SpawnSource | EndpointSource, devices: Sequence[Source]) -> None:
+    """Raises ApiMisuse where a dealer is one of the devices, or one running worker is to deal for several of them."""
+    if isinstance(dealer, SpawnSource):
+        return
+    for source in devices:
+        if isinstance(source, EndpointSource) and same_place(dealer.endpoint, source.endpoint):
+            # LOAD-BEARING: who knows the masks and sees what they hide knows the input
+            raise ApiMisuse(
+                f"dealer and device are both at {source.endpoint}: one worker that has both would know every input",
+                hint="a dealer is another worker, of somebody who does not collude with the device's",
+            )
+    if len(devices) > 1:
+        raise ApiMisuse("a running dealer deals for one device alone", hint="name one device, or a dealer of spawn")
 
 
 def _options(choice: LinkChoice, transport: Transport) -> LinkOptions:

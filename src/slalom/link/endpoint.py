@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -54,6 +55,25 @@ def parse_endpoint(text: str) -> Endpoint:
     if kind == Transport.TCP and _HOST.fullmatch(host) and _PORT.fullmatch(port) and int(port) < 2**16:
         return Endpoint(Transport.TCP, host, int(port))
     raise ApiMisuse(f"{text!r:.140} is no place of a worker", hint=f"give {_FORMS}")
+
+
+def same_place(one: Endpoint, other: Endpoint) -> bool:
+    """Whether two endpoints are one worker's, as far as names tell: one path, or one port of one address."""
+    if one.transport is not other.transport or one.port != other.port:
+        return False
+    if one.transport is Transport.UNIX:
+        return Path(one.place).resolve() == Path(other.place).resolve()
+    return not _addresses(one.place).isdisjoint(_addresses(other.place))
+
+
+def _addresses(host: str) -> set[str]:
+    """All that a name stands for; itself where nobody knows it."""
+    try:
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return {host}
+    loopback = any(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+    return found | ({"127.0.0.1", "::1"} if loopback else set())
 
 
 def dial(endpoint: Endpoint, timeout_seconds: float) -> socket.socket:

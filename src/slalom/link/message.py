@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slalom.errors import WireError
 
-VERSION = 2
+VERSION = 3
 MAGIC = b"SLLM"
 NO_SLOT = 2**32 - 1
 DIGEST_SIZE = 32
@@ -49,6 +49,7 @@ class Kind(IntEnum):
     GRANT = 5
     RUN = 6
     PING = 7
+    DEAL = 8
     WELCOME = 64
     READY = 65
     CLAIM = 66

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slalom.arithmetic.fused import PACKED_SIZE
+from slalom.arithmetic.keystream import SEED_SIZE
 from slalom.arithmetic.pieces import StreamedClaim, whole_claim
 from slalom.errors import ApiMisuse, DeviceError, WireError
 from slalom.link.answers import NOT_ASKED, Expected, WorkerMemoryError
@@ -57,6 +58,7 @@ class _Form(NamedTuple):
 
 _COMPUTE = _Form(Kind.COMPUTE, Kind.CLAIM, Element.INT32)
 _RUN = _Form(Kind.RUN, Kind.OUTPUT, Element.FLOAT32)
+_DEAL = _Form(Kind.DEAL, Kind.CLAIM, Element.INT32)
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,14 @@ class RemoteDevice:
         """As `submit`, and waits for the claims."""
         return [whole_claim(claim) for claim in self.submit(step_names, words).result(self._options.timeout_seconds)]
 
+    def deal(self, step_names: Sequence[str], seed: bytes | bytearray, shape: Shape) -> Ticket:
+        """As `submit`, for the words int32 [B, *shape] that a seed stands for: of them only the seed crosses."""
+        if len(seed) != SEED_SIZE:
+            raise ApiMisuse(f"a seed has {SEED_SIZE} bytes, not {len(seed)}")
+        layout = self._require_open().layout
+        answers = [(layout.positions[name], layout.steps[layout.positions[name]].output.shape) for name in step_names]
+        return self._exchange(_DEAL, self.outbox(shape), answers, seed)
+
     def run(self, activation: NDArray[np.int16]) -> list[NDArray[Any]]:
         """The outputs of the whole network, in shared memory; see `DevicePort`."""
         answers = list(enumerate(self._require_open().layout.output_shapes))
@@ -271,7 +281,11 @@ class RemoteDevice:
 
     # ------------------------------------------------------------ one exchange
 
-    def _exchange(self, form: _Form, words: NDArray[Any], answers: Sequence[tuple[int, Shape]]) -> Ticket:
+    def _exchange(
+        self, form: _Form, words: NDArray[Any], answers: Sequence[tuple[int, Shape]], seed: bytes | bytearray = b""
+    ) -> Ticket:
+        """Asks about words that lie, or are put, in an ask slot; or will lie there, once the other side has expanded
+        the seed."""
         memory = self._require_memory(len(words))
         request, slot = self._next_request(), memory.place(words)
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
@@ -291,7 +305,7 @@ class RemoteDevice:
         if any(promised.values()):  # they are there before the device has read the last word that it was asked about
             expected[-1] = _and_then(expected[-1], release)
             release = _do_nothing
-        self._require_open().conversation.ask(self._message(form.ask, request, slot, words, errands), expected)
+        self._require_open().conversation.ask(self._message(form.ask, request, slot, words, errands, seed), expected)
         return Ticket(arrivals, [promised[position] for position, _ in answers], release)
 
     def _errand_of(self, form: _Form, memory: Memory, position: int, words: NDArray[Any], streams: bool) -> Errand:
@@ -326,10 +340,19 @@ class RemoteDevice:
         wanted = self._is_accelerated if self._options.streams is None else self._options.streams
         return wanted and self._options.bulk is not Bulk.INLINE
 
-    def _message(self, kind: Kind, request: int, slot: int, words: NDArray[Any], errands: Sequence[Errand]) -> Message:
+    def _message(
+        self,
+        kind: Kind,
+        request: int,
+        slot: int,
+        words: NDArray[Any],
+        errands: Sequence[Errand],
+        seed: bytes | bytearray = b"",
+    ) -> Message:
         element = next(element for element, dtype in DTYPES.items() if dtype == words.dtype)
-        header = Header(kind, 0, request, len(errands), slot, len(words), element, words.nbytes)
-        body = [array_bytes(words)] if self._options.bulk is Bulk.INLINE else []
+        behind = self._options.bulk is Bulk.INLINE and not seed
+        body = [bytes(seed)] if seed else [array_bytes(words)] if behind else []
+        header = Header(kind, 0, request, len(errands), slot, len(words), element, len(seed) or words.nbytes)
         return Message(header, [encode_errands(errands), *body])
 
     def _next_request(self) -> int:

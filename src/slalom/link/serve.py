@@ -6,6 +6,7 @@ It judges nothing of what the device says: a lie goes out as it was told, and is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slalom.arithmetic.keystream import SEED_SIZE, expand_seed
 from slalom.arithmetic.pieces import Passage
 from slalom.errors import DeviceError, SlalomError, WireError
 from slalom.link.channel import Channel, ChannelClosedError
@@ -126,10 +128,12 @@ class DeviceEnd:
         self._mouth = Mouth(channel, bulk)
         self._answering = answering(served, self._mouth)
         self._region: Region | None = None
+        self._pool = ThreadPoolExecutor(served.welcome.threads, thread_name_prefix="slalom-seeds")  # none until used
         self._ways: Mapping[Kind, Callable[[Header], None]] = MappingProxyType(
             {
                 Kind.REGION: self._map,
                 Kind.COMPUTE: self._compute,
+                Kind.DEAL: self._deal,
                 Kind.RUN_AHEAD: lambda header: self._answering.run_ahead(self._ask_of_input(header)),
                 Kind.GRANT: self._grant,
                 Kind.RUN: self._run,
@@ -162,6 +166,7 @@ class DeviceEnd:
             raise
         finally:
             self._answering.stop()
+            self._pool.shutdown()
 
     # ------------------------------------------------------------ messages
 
@@ -195,14 +200,27 @@ class DeviceEnd:
         self._answering.say(Header(Kind.READY, 0, batch=header.batch))
 
     def _compute(self, header: Header) -> None:
+        errands, shape = self._steps_of_one_value(header)
+        self._answering.compute(Asked(header, errands, self._words(header, shape)))
+
+    def _deal(self, header: Header) -> None:
+        """As COMPUTE, of the words that a seed stands for."""
+        errands, shape = self._steps_of_one_value(header)
+        seed = self._channel.receive_rest(_require_size(header, SEED_SIZE))
+        if header.element is not Element.INT32:
+            raise WireError("a seed stands for 32-bit words")
+        words = self._ask_slot(header, shape)
+        expand_seed(seed, words, self._share_out)
+        self._answering.compute(Asked(header, errands, words))
+
+    def _steps_of_one_value(self, header: Header) -> tuple[tuple[Errand, ...], Shape]:
         layout = self._served.layout
         errands = self._errands(header, len(layout.steps))
         sources = {layout.steps[errand.step].source for errand in errands}
         if len(sources) != 1:
             raise WireError("the steps of one ask read one value")
         _require_elements(errands, _CLAIMED)
-        shape = layout.sources[layout.steps[errands[0].step].name]
-        self._answering.compute(Asked(header, errands, self._words(header, shape)))
+        return errands, layout.sources[layout.steps[errands[0].step].name]
 
     def _run(self, header: Header) -> None:
         layout = self._served.layout
@@ -238,13 +256,22 @@ class DeviceEnd:
         return self._words(header, self._served.layout.input_shape)
 
     def _words(self, header: Header, shape: Shape) -> NDArray[Any]:
-        if self._region is None or header.element not in _ASKED or header.batch < 1:
-            raise WireError("an ask comes before its memory, or holds no integers")
-        words = self._region.ask(header.slot, (header.batch, *shape), _ASKED[header.element])
+        words = self._ask_slot(header, shape)
         _require_size(header, words.nbytes)
         if self._bulk is Bulk.INLINE:
             self._channel.receive_into(array_bytes(words), self._channel.stall_seconds)
         return words
+
+    def _ask_slot(self, header: Header, shape: Shape) -> NDArray[Any]:
+        if self._region is None or header.element not in _ASKED or header.batch < 1:
+            raise WireError("an ask comes before its memory, or holds no integers")
+        return self._region.ask(header.slot, (header.batch, *shape), _ASKED[header.element])
+
+    def _share_out(self, count: int, multiple: int, work: Callable[[int, int], None]) -> None:
+        """Cuts 0..count among the threads that this worker says it has."""
+        parts = max(1, min(self._served.welcome.threads, count))
+        edges = [count * part // parts for part in range(parts + 1)]
+        list(self._pool.map(work, edges[:-1], edges[1:]))
 
 
 def _require_elements(errands: tuple[Errand, ...], allowed: frozenset[Element]) -> None:

@@ -121,8 +121,7 @@ class MaskBank:
             return
         masks: dict[str, Mask] = {}
         try:
-            for value in self.maker.values:
-                masks[value] = (maker or self.maker).make(value, batch)
+            (maker or self.maker).make_all(batch, masks.__setitem__)
         except BaseException:
             for mask in masks.values():
                 mask.destroy()
@@ -240,17 +239,18 @@ class MaskBank:
         """A fresh set, each mask sealed as soon as it is made. Its words are kept as their stream's index alone."""
         parts: list[_SpilledMask] = []
         vault = self._require_vault()
+
+        def seal(value: str, mask: Mask) -> None:
+            stream, images = mask.stream, mask.spend().images
+            records = {
+                step: vault.seal(image, _label(stream, value, step), maker.share_out) for step, image in images.items()
+            }
+            parts.append(_SpilledMask(value, stream, records))
+            for image in images.values():
+                image.fill(0)
+
         try:
-            for value in maker.values:
-                mask = maker.make(value, batch)
-                stream, images = mask.stream, mask.spend().images
-                records = {
-                    step: vault.seal(image, _label(stream, value, step), maker.share_out)
-                    for step, image in images.items()
-                }
-                parts.append(_SpilledMask(value, stream, records))
-                for image in images.values():
-                    image.fill(0)
+            maker.make_all(batch, seal)
         except BaseException:
             self._forget(parts)
             raise

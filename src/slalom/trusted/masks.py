@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.fused import Words
+from slalom.arithmetic.keystream import ShareOut
 from slalom.errors import PrivacyError
 from slalom.plan import Plan
 from slalom.trusted.model import TrustedModel
-from slalom.trusted.randomness import Randomness, ShareOut
+from slalom.trusted.randomness import Randomness
 
 
 @dataclass(frozen=True, repr=False)  # a representation would show the secret
@@ -110,12 +111,19 @@ class MaskMaker:
             step.name: self._engine.apply(self._maps[step.name], words).reshape(batch, -1)
             for step in self._model.flow.consumers[value]
         }
+        self._count(time.perf_counter() - begin, 1, inline=inline)
+        return Mask(words.reshape(batch, -1), images, stream)
+
+    def make_all(self, batch: int, take: Callable[[str, Mask], None]) -> None:
+        """Makes the masks of one micro-batch, and gives each away once it is there. Raises what `take` raises."""
+        for value in self.values:
+            take(value, self.make(value, batch))
+
+    def _count(self, seconds: float, made: int, *, inline: bool = False) -> None:
         with self._lock:
-            seconds = time.perf_counter() - begin
             self.seconds += seconds
             self.inline_seconds += seconds if inline else 0.0
-            self.made += 1
-        return Mask(words.reshape(batch, -1), images, stream)
+            self.made += made
 
     def expand(self, stream: int, value: str, batch: int) -> Words:
         """The words of a mask from their stream, int32 [B, *shape of the value]."""

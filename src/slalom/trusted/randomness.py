@@ -18,21 +18,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from slalom.arithmetic import field
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.fused import Words
+from slalom.arithmetic.keystream import SEED_SIZE, ShareOut, expand_seed, fill_keystream, in_turn
 from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import PrivacyError
 
 _KEY_SIZE = 32
 _STREAM_LIMIT = 2**64
-_CHUNK_SIZE = 2**19  # stays in the second cache; sixteen threads that call for less wait for each other
-_TAG_SIZE = 16
-_ZEROS = memoryview(bytes(_CHUNK_SIZE))
-
-ShareOut = Callable[[int, int, Callable[[int, int], None]], object]  # as `arithmetic.dispatch.Dispatch.run_ranges`
-
-
-def in_turn(count: int, multiple: int, work: Callable[[int, int], None]) -> None:
-    """All of 0..count in the caller's thread."""
-    work(0, count)
 
 
 class KeyMemory(Protocol):
@@ -104,15 +95,20 @@ class Randomness:
         if os.getpid() != self._process:
             raise PrivacyError("a forked process may not use the session's secrets: it would repeat its parent's")
 
+    def seed_of(self, stream: int) -> bytearray:
+        """The 32 bytes that stand for a stream's words: all that a dealer is told. For the caller to overwrite."""
+        seed = bytearray(SEED_SIZE)
+        self._keystream(stream, np.frombuffer(seed, np.uint8))
+        return seed
+
     def expand_words(self, stream: int, count: int, share_out: ShareOut = in_turn) -> Words:
         """`count` uniform 32-bit words as int32, the same each time for one stream: a mask kept as its seed.
 
-        The words are the keystream itself, so there is no bias. count < 2^48, so that the chunks of a stream have
-        numbers of their own. `share_out` calls what it is given for ranges of the chunks, from several threads if it
-        likes: the cipher works without Python's lock.
+        count < 2^48, so that the chunks of a stream have numbers of their own; `share_out` as `fill_keystream` has it.
         """
-        words = aligned_empty((count,), np.int32)
-        self._keystream(stream, words, share_out)
+        words, seed = aligned_empty((count,), np.int32), self.seed_of(stream)
+        expand_seed(seed, words, share_out)
+        seed[:] = bytes(SEED_SIZE)
         return words
 
     def draw_field(self, count: int) -> Elements:
@@ -143,35 +139,10 @@ class Randomness:
         if self._destroyed:
             raise PrivacyError("the session's secrets are destroyed")
 
-    def _keystream(self, stream: int, target: np.ndarray, share_out: ShareOut = in_turn) -> None:
-        """Overwrites `target` with the stream's keystream: what AES-256-GCM makes of zeros, less its tags.
-
-        Chunk c of a stream has the nonce (stream, c), 8 and 4 bytes, and so counter blocks of its own.
-        """
+    def _keystream(self, stream: int, target: np.ndarray) -> None:
+        """Overwrites `target` with the stream's keystream under the session's key."""
         # LOAD-BEARING: locked, or `destroy` in another thread could leave a key of zeros to be used here
         with self._lock:
             self.require_usable()  # LOAD-BEARING: masks made before a fork are expanded here, by one process alone
             cipher = AESGCM(self._key.buffer)
-        flat = target.reshape(-1).view(np.uint8)
-        whole = flat.data
-
-        with_room = max(0, len(whole) - _TAG_SIZE) // _CHUNK_SIZE  # chunks with space for a tag behind them
-
-        def fill(begin: int, end: int) -> None:
-            direct = max(begin, min(end - 1, with_room))
-            for chunk in range(begin, direct):  # the tag lies where the next chunk is written
-                place = whole[chunk * _CHUNK_SIZE : (chunk + 1) * _CHUNK_SIZE + _TAG_SIZE]
-                cipher.encrypt_into(_nonce(stream, chunk), _ZEROS, None, place)
-            for chunk in range(direct, end):  # what is behind may be another thread's, or nobody's
-                place = flat[chunk * _CHUNK_SIZE : (chunk + 1) * _CHUNK_SIZE]
-                room = np.empty(len(place) + _TAG_SIZE, np.uint8)
-                cipher.encrypt_into(_nonce(stream, chunk), _ZEROS[: len(place)], None, room.data)
-                np.copyto(place, room[: len(place)])  # NumPy copies and fills without Python's lock
-                room.fill(0)
-
-        if len(whole):
-            share_out(-(-len(whole) // _CHUNK_SIZE), 1, fill)
-
-
-def _nonce(stream: int, chunk: int) -> bytes:
-    return stream.to_bytes(8, "big") + chunk.to_bytes(4, "big")
+        fill_keystream(cipher, stream, target)

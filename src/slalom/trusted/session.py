@@ -14,12 +14,13 @@ import numpy as np
 from slalom.arithmetic.dispatch import Dispatch, make_dispatch
 from slalom.arithmetic.engine import LinearEngine, make_engine
 from slalom.arithmetic.fused import MAXIMUM_PROBES
-from slalom.errors import ApiMisuse, DeviceError
+from slalom.errors import ApiMisuse, DeviceError, IntegrityError
 from slalom.link.port import DevicePort
 from slalom.link.remote import RemoteDevice
 from slalom.plan import Plan
 from slalom.trusted.bank import MaskBank, MaskBankOptions, MaskFigures
 from slalom.trusted.checker import CheckBook
+from slalom.trusted.dealt import Dealer, DealtMaker
 from slalom.trusted.faces import present_outputs, quantise_images
 from slalom.trusted.masks import MaskMaker, MaskSet, prepare_maps
 from slalom.trusted.model import TrustedModel, make_model
@@ -34,6 +35,8 @@ from slalom.trusted.transport import Carrier, Outputs
 from slalom.trusted.vault import make_vault
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
 from slalom.trusted.workspace import Workspace
+
+_DEVICE_OR_DEALER = "the device or the dealer is faulty or hostile: use neither again"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class SessionReport:
     trusted_seconds: float
     device_seconds: float
     mask_seconds: float
+    bytes_to_dealer: int
+    bytes_from_dealer: int
     setup_seconds: float
     steady_bytes: Mapping[str, int]
     peak_in_flight_bytes: int
@@ -91,7 +96,14 @@ class TrustedSession:
     The first failure inside a run ends the session and destroys its probes and masks; later calls raise ApiMisuse.
     """
 
-    def __init__(self, plan: Plan, device: DevicePort | None, dispatch: Dispatch, options: SessionOptions) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        device: DevicePort | None,
+        dispatch: Dispatch,
+        options: SessionOptions,
+        dealer: Dealer | None = None,
+    ) -> None:
         begin = time.perf_counter()
         if device is None and options.policy.protection is not Protection.ENCLAVE:
             raise ApiMisuse(f"protection {options.policy.protection} needs a device")
@@ -107,6 +119,8 @@ class TrustedSession:
         self._inside = self._prepare_inside(plan)
         self._probes = self._prepare_probes(plan)
         self._background: Dispatch | None = None
+        self._dealer = dealer
+        self._dealt: DealtMaker | None = None
         self._refill: Refill | None = None
         self._masks = self._prepare_masks(plan)
         self._traffic = Traffic(recorder=options.recorder)
@@ -130,6 +144,8 @@ class TrustedSession:
             trusted_seconds=self._traffic.trusted_seconds - (self._masks.maker.inline_seconds if self._masks else 0.0),
             device_seconds=self._traffic.device_seconds,
             mask_seconds=sum(maker.seconds for maker in self._makers),
+            bytes_to_dealer=self._dealt.bytes_to_dealer if self._dealt else 0,
+            bytes_from_dealer=self._dealt.bytes_from_dealer if self._dealt else 0,
             setup_seconds=self._setup_seconds,
             steady_bytes=self._held_bytes(),
             peak_in_flight_bytes=self._peak_in_flight,
@@ -153,7 +169,7 @@ class TrustedSession:
             self._require_open()
             if self._masks is not None:
                 for part in self._split(images):
-                    self._masks.prepare(part.stop - part.start)
+                    self._masks.prepare(part.stop - part.start, self._dealt)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs, float32, for float32 images [B, ...] in the layout of the plan's input.
@@ -172,6 +188,11 @@ class TrustedSession:
             try:
                 outputs = self._run(activation, masks)
                 finished = True
+            except IntegrityError as error:
+                if self._dealt is None:
+                    raise
+                message = f"{error}; a dealer made its mask images"
+                raise IntegrityError(message, step=error.step, hint=_DEVICE_OR_DEALER) from error
             finally:
                 if not finished:
                     self._destroy("an earlier request failed")
@@ -204,6 +225,7 @@ class TrustedSession:
         maker = self._make_maker(self._inside.engine, self._dispatch)
         options = self._options.mask_bank
         if options is None:
+            self._dealt = self._make_dealt(self._inside.engine, self._dispatch)
             return MaskBank(maker)
         needed = maker.set_bytes(self._split(options.request)[0].stop)
         if options.spill is None and needed > options.memory:
@@ -218,9 +240,20 @@ class TrustedSession:
         bank = MaskBank(maker, options, vault)
         batches = [part.stop - part.start for part in self._split(options.request)]
         self._background = make_dispatch(self._dispatch.isa, self._dispatch.threads, background=True)
-        behind = self._make_maker(make_engine(self._background), self._background)
+        engine = make_engine(self._background)
+        self._dealt = self._make_dealt(engine, self._background)
+        behind = self._dealt or self._make_maker(engine, self._background)
         self._refill = Refill(bank, behind, batches)
         return bank
+
+    def _make_dealt(self, engine: LinearEngine, dispatch: Dispatch) -> DealtMaker | None:
+        """What makes masks with the dealer's help, where there is one; it is asked by nobody else."""
+        if self._dealer is None or self._inside is None:
+            return None
+        timeout = self._options.timeout_seconds
+        dealt = DealtMaker(self._dealer, self._model, engine, self._inside.maps, self._randomness, dispatch, timeout)
+        self._makers.append(dealt)
+        return dealt
 
     def _make_maker(self, engine: LinearEngine, dispatch: Dispatch) -> MaskMaker:
         maps = {} if self._inside is None else self._inside.maps

@@ -18,9 +18,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from slalom.arithmetic.fused import Words
+from slalom.arithmetic.keystream import ShareOut, in_turn
 from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import ApiMisuse, MaskError, PrivacyError
-from slalom.trusted.randomness import KeyMemory, ShareOut, draw_key, fresh_name, in_turn
+from slalom.trusted.randomness import KeyMemory, draw_key, fresh_name
 
 FILE_PREFIX = "slalom-masks-"
 
