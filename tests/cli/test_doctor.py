@@ -45,7 +45,7 @@ def test_json(shown: Diagnosis) -> None:
     document = answer("doctor")
     assert set(document) == {
         "sound", "evidence", "tee", "strict_isolation_possible", "isolation", "processor", "isa", "trusted", "worker",
-        "packages", "missing",
+        "packages", "missing", "dealer_trust",
     }  # fmt: skip
     assert document["sound"] is True and document["tee"] == "none (simulation)"
     assert document["isa"] == available_isas()[-1]

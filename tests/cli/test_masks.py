@@ -76,9 +76,9 @@ def test_refusals(options: tuple[object, ...], pattern: str, plan_file: Path) ->
     assert_refused(slalom(*given), ApiMisuse, pattern, hint=not bare)
 
 
-def test_bench_tells_private_three_ways(plan_file: Path) -> None:
+def test_bench_tells_private_four_ways(plan_file: Path) -> None:
     quick = ("bench", plan_file, "--quick", "--levels", "verified,private", "--baselines", "none", "--device", "cpu")
     found = answer(*quick, "--batch-size", 2, "--masks", "all")
     names = [row["name"] for row in found["side_by_side"]["rows"]]
-    assert names == ["verified", "private", "private, refilling", "private, sustained"]
+    assert names == ["verified", "private", "private, refilling", "private, sustained", "private, dealt"]
     assert_refused(slalom(*quick, "--masks", "magic"), ApiMisuse, "unknown way to come by masks")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ from slalom.trusted.session import TrustedSession
 from slalom.trusted.soundness import bits, union_error
 from tests.devices import NumpyDevice, case_of, linear_steps_of, plan_of, same
 from tests.fleet.sources import LightSource, nothing_leaks
-from tests.link.serving import Servant
+from tests.link.serving import running
 
 GRAPH = "residual"
 IMAGES, EXPECTED = case_of(GRAPH, 4)
@@ -224,34 +221,12 @@ def test_a_session_goes_on_after_a_fault_at_every_level_and_place(
 # ---------------------------------------------------------------- a liar that runs elsewhere
 
 
-@contextlib.contextmanager
-def running(device: DevicePort, path: Path) -> Iterator[list[Servant]]:
-    """A worker behind a unix socket, in a thread; gives those whom it served, one for each connection."""
-    served: list[Servant] = []
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            for _ in itertools.count():
-                stream, _ = listener.accept()
-                served.append(Servant(device, stream))
-                served[-1].start(plan_of(GRAPH))
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield served
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(SECONDS)
-
-
 @pytest.mark.parametrize("on_failure", ["retry", "enclave"])
 def test_a_liar_that_runs_elsewhere_is_never_connected_to_again(on_failure: str, tmp_path: Path) -> None:
     with (
         nothing_leaks(),
-        running(Scripted(lies=True), tmp_path / "liar") as liar,
-        running(Scripted(), tmp_path / "honest") as honest,
+        running(Scripted(lies=True), tmp_path / "liar", plan_of(GRAPH)) as liar,
+        running(Scripted(), tmp_path / "honest", plan_of(GRAPH)) as honest,
         Session(
             plan_of(GRAPH),
             device=[f"unix:{tmp_path / 'honest'}", f"unix:{tmp_path / 'liar'}"],
@@ -271,8 +246,8 @@ def test_a_liar_that_runs_elsewhere_is_never_connected_to_again(on_failure: str,
 def test_when_every_worker_elsewhere_lied_nobody_is_left(tmp_path: Path) -> None:
     with (
         nothing_leaks(),
-        running(Scripted(lies=True), tmp_path / "a") as first,
-        running(Scripted(lies=True), tmp_path / "b") as second,
+        running(Scripted(lies=True), tmp_path / "a", plan_of(GRAPH)) as first,
+        running(Scripted(lies=True), tmp_path / "b", plan_of(GRAPH)) as second,
         Session(
             plan_of(GRAPH),
             device=[f"unix:{tmp_path / 'a'}", f"unix:{tmp_path / 'b'}"],

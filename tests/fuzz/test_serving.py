@@ -46,6 +46,7 @@ def conversation() -> tuple[bytes, ...]:
     messages = (
         (Header(Kind.REGION, 0, batch=BATCH, size=REGION_SIZE), region),
         (asked, encode_errands([Errand(0, 0, Element.INT32)]) + words),
+        (replace(asked, kind=Kind.DEAL, size=32), encode_errands([Errand(0, 0, Element.INT32)]) + bytes(32)),
         (Header(Kind.PING, 0), b""),
         (run, encode_errands([Errand(0, 1, Element.FLOAT32)]) + activation),
         (replace(run, kind=Kind.RUN_AHEAD, request=3), encode_errands([Errand(0, 2, Element.INT24)]) + activation),
@@ -103,7 +104,7 @@ def answers(guest: Guest) -> int:
 
 
 def test_the_conversation_is_right() -> None:
-    assert serve(b"".join(conversation())) == "7 answers, gone"
+    assert serve(b"".join(conversation())) == "8 answers, gone"
 
 
 def test_whatever_is_asked_the_worker_answers_or_refuses(fuzz_seconds: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from slalom.arithmetic.keystream import SEED_SIZE
 from slalom.link.message import (
     HELLO_SIZE,
     NO_SLOT,
@@ -66,6 +67,7 @@ def make_messages() -> list[dict[str, Any]]:
     ask = Header(Kind.COMPUTE, 2, 1, 2, 0, 2, Element.INT32, 16)
     run = Header(Kind.RUN, 6, 4, 1, 0, 2, Element.INT16, 8)
     ahead = Header(Kind.RUN_AHEAD, 2, 1, 1, 0, 2, Element.INT16, 8)
+    deal = replace(ask, kind=Kind.DEAL, size=SEED_SIZE)
     small = (5, -5, 7, -7)
     return [
         message("hello", Header(Kind.HELLO, 0, size=HELLO_SIZE), hello, HELLO.encode()),
@@ -103,6 +105,7 @@ def make_messages() -> list[dict[str, Any]]:
             {"words": list(small)},
             words(small, 3),
         ),
+        message("deal", deal, {**errand_body(shared), "seed": DIGEST.hex()}, encode_errands(shared) + DIGEST),
         message("compute in pieces", replace(ask, step=1), errand_body(pieces), encode_errands(pieces)),
         message("last word of a claim in pieces", Header(Kind.CLAIM, 2, 1, 2, NO_SLOT, 2, Element.INT32, 24)),
         *(message(f"failure {code.name.lower()}", Header(Kind.FAILURE, 0, step=code)) for code in Failure),
@@ -124,7 +127,7 @@ def make_refused() -> list[dict[str, str]]:
     made: list[tuple[str, str, bytes]] = [
         ("another magic", "header", b"SLLN" + header[4:]),
         ("another version", "header", put(header, 4, VERSION + 1, 2)),
-        ("an unknown kind", "header", put(header, 6, 8, 2)),
+        ("an unknown kind", "header", put(header, 6, 9, 2)),
         ("an unknown type", "header", put(header, 36, 6)),
         ("a header cut short", "header", header[:-1]),
         ("an unknown bulk", "hello", put(hello, 32, 4)),

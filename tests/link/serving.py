@@ -91,6 +91,30 @@ def reach(servant_of: Callable[[socket.socket], Servant], options: LinkOptions) 
     return RemoteDevice(dial, options)
 
 
+@contextlib.contextmanager
+def running(
+    device: DevicePort, path: Path, plan: Plan, make_channel: MakeChannel | None = None
+) -> Iterator[list[Servant]]:
+    """A worker behind a unix socket, in a thread; gives those whom it served, one for each connection."""
+    served: list[Servant] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                stream, _ = listener.accept()
+                served.append(Servant(device, stream, make_channel or (lambda it: Channel(it, PATIENCE))))
+                served[-1].start(plan)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield served
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE)
+
+
 def options_of(bulk: Bulk, timeout_seconds: float = PATIENCE, micro_batches: int = 2) -> LinkOptions:
     """Options whose every wait is bounded by one number."""
     return LinkOptions(bulk, micro_batches, timeout_seconds, start_seconds=timeout_seconds)

@@ -72,6 +72,8 @@ def body_of(header: Header, said: dict[str, Any] | None) -> bytes:
         numbers = [said[field.name] for field in fields(Geometry)]
         return Geometry(*numbers).encode(said["name"].encode())
     listed = [Errand(one["step"], one["slot"], Element[one["element"]], one["span"]) for one in said.get("errands", [])]
+    if "seed" in said:
+        return encode_errands(listed) + bytes.fromhex(said["seed"])
     return encode_errands(listed) + words(said["words"], 3 if header.element is Element.INT24 else 4)
 
 
@@ -92,6 +94,8 @@ def said_by(header: Header, raw: bytes) -> dict[str, Any] | None:
     count = {Kind.GRANT: 1, Kind.CLAIM: 0}.get(header.kind, header.step)
     end = ERRAND_SIZE * count
     listed = [{**vars(one), "element": one.element.name} for one in decode_errands(raw[:end])]
+    if header.kind is Kind.DEAL:
+        return {"errands": listed, "words": [], "seed": raw[end:].hex()}
     size = 3 if header.element is Element.INT24 else 4
     numbers = [int.from_bytes(raw[at : at + size], "little", signed=True) for at in range(end, len(raw), size)]
     return {"errands": listed, "words": numbers} if count else {"words": numbers}

@@ -67,19 +67,25 @@ def test_the_statistic_accepts_another_good_source() -> None:
         assert uniformity(np.random.default_rng(seed).integers(0, 2**32, COUNT // 4, dtype=np.uint32)) > LIMIT
 
 
-def test_a_stream_is_the_aes_keystream_of_its_index() -> None:
-    """AES-256 of counter blocks (stream, chunk, counter), as GCM counts from 2: against one written out here."""
+def test_a_stream_is_the_aes_keystream_of_its_seed() -> None:
+    """AES-256 of counter blocks (stream, chunk, counter), as GCM counts from 2, under the key gives a seed; the same of
+    stream 0 under the seed gives the words: against one written out here."""
     randomness = Randomness()
     key = bytes(randomness._key.buffer)
     for stream in (0, 1, 2**32, 2**64 - 1):
         count = 2**18 + 1001  # words: two chunks of 2^17 and some of a third
         words = randomness.expand_words(stream, count)
+        seed = ecb_of(key, b"".join(stream.to_bytes(8, "big") + bytes(4) + n.to_bytes(4, "big") for n in (2, 3)))
+        assert randomness.seed_of(stream) == seed
         blocks = b"".join(
-            stream.to_bytes(8, "big") + chunk.to_bytes(4, "big") + counter.to_bytes(4, "big")
+            bytes(8) + chunk.to_bytes(4, "big") + counter.to_bytes(4, "big")
             for chunk in range(3) for counter in range(2, 2 + 2**15)
         )  # fmt: skip
-        ecb = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
-        assert words.tobytes() == ecb.update(blocks)[: 4 * count]
+        assert words.tobytes() == ecb_of(seed, blocks)[: 4 * count]
+
+
+def ecb_of(key: bytes, blocks: bytes) -> bytes:
+    return Cipher(algorithms.AES256(key), modes.ECB()).encryptor().update(blocks)
 
 
 def test_threads_that_share_a_stream_out_give_the_same_words() -> None:
@@ -187,7 +193,7 @@ def test_the_key_lies_where_it_is_told(memory: type[PlainMemory] | type[SecretMe
     randomness = Randomness(memory)
     key = bytes(randomness._key.buffer)
     assert isinstance(randomness._key, memory) and len(key) == 32 and any(key)
-    assert randomness.expand_words(0, 64).tobytes() == AESGCM(key).encrypt(bytes(12), bytes(256), None)[:256]
+    assert randomness.seed_of(0) == AESGCM(key).encrypt(bytes(12), bytes(32), None)[:32]
     randomness.destroy()
 
 
@@ -225,6 +231,6 @@ def test_destroying_waits_for_a_draw_that_has_begun(monkeypatch: pytest.MonkeyPa
         return AESGCM(bytes(secret))
 
     monkeypatch.setattr(module, "AESGCM", slow_aes)
-    words = randomness.expand_words(stream, 64)
+    seed = randomness.seed_of(stream)
     destroyer.join(5)
-    assert words.tobytes() == AESGCM(key).encrypt(stream.to_bytes(8, "big") + bytes(4), bytes(256), None)[:256]
+    assert seed == AESGCM(key).encrypt(stream.to_bytes(8, "big") + bytes(4), bytes(32), None)[:32]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slalom.arithmetic.keystream import SEED_SIZE
 from slalom.errors import DeviceError
 from slalom.link.layout import make_layout
 from slalom.link.message import (
@@ -36,6 +37,7 @@ INPUT = int(np.prod(LAYOUT.input_shape))
 STEPS = len(LAYOUT.steps)
 ASK = Header(Kind.COMPUTE, 0, 1, 1, 0, BATCH, Element.INT32, BATCH * INPUT * 4)
 RUN = Header(Kind.RUN, 0, 1, 1, 0, BATCH, Element.INT16, BATCH * INPUT * 2)
+DEAL = replace(ASK, kind=Kind.DEAL, size=SEED_SIZE)
 AHEAD = replace(RUN, kind=Kind.RUN_AHEAD)
 REGION = Header(Kind.REGION, 0, batch=BATCH, size=REGION_SIZE)
 FIRST = Errand(0, 0, Element.INT32)
@@ -96,6 +98,16 @@ def asks() -> dict[str, Ask]:
         "a run without items": Ask(replace(RUN, batch=0, size=0), (OUTPUT,)),
         "a run ahead without items": Ask(replace(AHEAD, batch=0, size=0)),
         "a run ahead of floats": Ask(AHEAD, (OUTPUT,)),
+        "a deal without a seed": Ask(replace(DEAL, size=0)),
+        "a deal with half a seed": Ask(replace(DEAL, size=SEED_SIZE // 2)),
+        "a deal with its words": Ask(replace(DEAL, size=ASK.size)),
+        "a deal of activations": Ask(replace(DEAL, element=Element.INT16), words=bytes(SEED_SIZE)),
+        "a deal without items": Ask(replace(DEAL, batch=0), words=bytes(SEED_SIZE)),
+        "a deal of four billion items": Ask(replace(DEAL, batch=2**32 - 1), words=bytes(SEED_SIZE)),
+        "a deal in a slot out of range": Ask(replace(DEAL, slot=3), words=bytes(SEED_SIZE)),
+        "a deal of steps that read two values": Ask(replace(DEAL, step=2), (FIRST, Errand(1, 1, Element.INT32))),
+        "a deal of floats": Ask(DEAL, (Errand(0, 0, Element.FLOAT32),), bytes(SEED_SIZE)),
+        "a deal before its memory": Ask(DEAL, words=bytes(SEED_SIZE), mapped=False),
         "a grant before anything was begun": Ask(Header(Kind.GRANT, 0, 1), words=b""),
         "a grant of a step out of range": Ask(Header(Kind.GRANT, 0, 1), (Errand(STEPS, 0, Element.INT32),), b""),
         "a second hello": Ask(HELLO, (), bytes(40)),
@@ -157,7 +169,7 @@ RAW: dict[str, Callable[[Guest], bytes]] = {
     "a sequence that skips one": lambda guest: replace(ASK, sequence=guest.said + 1).encode(),
     "a sequence that is repeated": lambda guest: replace(ASK, sequence=guest.said - 1).encode(),
     "the largest sequence": lambda guest: replace(ASK, sequence=2**64 - 1).encode(),
-    "another version": lambda guest: ASK.encode()[:4] + b"\3\0" + ASK.encode()[6:],
+    "another version": lambda guest: ASK.encode()[:4] + b"\4\0" + ASK.encode()[6:],
     "another magic": lambda guest: b"SLLN" + ASK.encode()[4:],
     "an unknown kind": lambda guest: ASK.encode()[:6] + b"\x30\0" + ASK.encode()[8:],
     "an unknown type": lambda guest: ASK.encode()[:36] + b"\x09\0\0\0" + ASK.encode()[40:],

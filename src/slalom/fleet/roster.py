@@ -9,7 +9,7 @@ from typing import Protocol
 
 from slalom.errors import ApiMisuse
 from slalom.fleet.spawned import SpawnedDevice
-from slalom.link.endpoint import Endpoint, Transport, dial, parse_endpoint, same_place
+from slalom.link.endpoint import Endpoint, Transport, dial, parse_endpoint, same_place, stays_here
 from slalom.link.message import Bulk
 from slalom.link.port import DevicePort
 from slalom.link.remote import LinkOptions, RemoteDevice
@@ -103,6 +103,12 @@ def make_dealer_source(place: str, choice: LinkChoice) -> SpawnSource | Endpoint
     if place == SPAWN:
         return SpawnSource(choice.worker, replace(_options(choice, Transport.UNIX), streams=False))
     endpoint = parse_endpoint(place)
+    if not stays_here(endpoint):
+        # LOAD-BEARING: the link is not encrypted, and who reads seeds and blinded words has the input
+        raise ApiMisuse(
+            f"the seeds of masks would go to {endpoint} in clear",
+            hint="reach the dealer through a tunnel: unix:PATH, or tcp:127.0.0.1:PORT",
+        )
     return EndpointSource(endpoint, replace(_options(choice, endpoint.transport), streams=False))
 
 

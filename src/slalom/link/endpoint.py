@@ -66,14 +66,27 @@ def same_place(one: Endpoint, other: Endpoint) -> bool:
     return not _addresses(one.place).isdisjoint(_addresses(other.place))
 
 
+def stays_here(endpoint: Endpoint) -> bool:
+    """Whether what is sent there crosses no network: a Unix socket, or loopback addresses alone."""
+    if endpoint.transport is Transport.UNIX:
+        return True
+    return all(_is_loopback(address) for address in _addresses(endpoint.place))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:  # a name that nobody knows
+        return False
+
+
 def _addresses(host: str) -> set[str]:
     """All that a name stands for; itself where nobody knows it."""
     try:
         found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError):
         return {host}
-    loopback = any(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
-    return found | ({"127.0.0.1", "::1"} if loopback else set())
+    return found | ({"127.0.0.1", "::1"} if any(map(_is_loopback, found)) else set())
 
 
 def dial(endpoint: Endpoint, timeout_seconds: float) -> socket.socket:
