@@ -22,12 +22,14 @@ from slalom.trusted.recorder import Recorder, Span
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How levels are run: `places` as `Session` takes them, `worker_device` of spawned ones, `isa` of the kernels."""
+    """How levels are run: `places` as `Session` takes them, `worker_device` of spawned ones, `isa` of the kernels;
+    `dealer`: who deals where masks are dealt."""
 
     places: tuple[str, ...]
     worker_device: str
     micro_batches: int
     isa: str | None
+    dealer: str = SPAWN
 
     def open(
         self,
@@ -96,8 +98,8 @@ def measure_level(trial: Trial, level: Protection, cores: int) -> LevelFound:
 
 class Masks(StrEnum):
     """Where the masks of a level's requests come from: made before each, off the clock; so, while more are made
-    behind; or made behind alone, so that requests come to wait for them; or so with a dealer, in a process of its own
-    on this machine (a simulation of one elsewhere)."""
+    behind; or made behind alone, so that requests come to wait for them; or so with a dealer (by default a process on this
+    machine: a simulation of one elsewhere)."""
 
     READY = "ready"
     REFILLING = "refilling"
@@ -113,7 +115,7 @@ def measure_with_bank(trial: Trial, level: Protection, cores: int, masks: Masks)
     """Requests at a level with a mask bank on the same cores. The row's name says which way."""
     images, count = trial.images, len(trial.images)
     target = count if masks is Masks.SUSTAINED else _REQUESTS_AHEAD * count
-    dealer = SPAWN if masks is Masks.DEALT else None
+    dealer = trial.arrangement.dealer if masks is Masks.DEALT else None
     bank = MaskBankOptions(count, target, target, _NO_LIMIT, when_empty=WhenEmpty.WAIT)
 
     def prepare() -> None:

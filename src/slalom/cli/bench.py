@@ -28,6 +28,7 @@ from slalom.cli.network import Network, NetworkOptions
 from slalom.cli.offline import offline_timing
 from slalom.cli.screen import guarded, platform_of, print_json, progress_bar, waiting
 from slalom.errors import ApiMisuse, InputError
+from slalom.fleet.roster import SPAWN
 
 DEFAULT_MODEL = "efficientnet_lite0"
 SEED = 3
@@ -56,6 +57,7 @@ def bench_command(
     masks: Annotated[
         str, typer.Option(help="of private: ready; also refilling, sustained (a bank on the same cores), dealt, or all")
     ] = "ready",
+    dealer: Annotated[str, typer.Option(help="who deals where masks are dealt: as in eval")] = SPAWN,
     repeats: Annotated[int | None, typer.Option(help="requests of a row, at least; 5 by default")] = None,
     seconds: Annotated[float | None, typer.Option(help="that a row is measured for; 2 by default")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="figures that mean little, soon")] = False,
@@ -90,6 +92,7 @@ def bench_command(
         isa=parse_isa(isa),
         batch_size=batch_size,
         masks=masks,
+        dealer=dealer,
         commit=commit,
     )
     wanted = replace(parse_wanted(words), timelines=report is not None or json)

@@ -43,6 +43,7 @@ class BenchWords:
     isa: Isa | None
     batch_size: int
     masks: str
+    dealer: str
     commit: str | None
 
 
@@ -51,11 +52,15 @@ def parse_wanted(words: BenchWords) -> Wanted:
     require_positive("--batch-size", words.batch_size)
     require_positive("--micro-batches", words.micro_batches)
     devices = words.devices or [SPAWN]
-    require_devices(devices)
+    require_devices([*devices, words.dealer])
     if words.worker_device not in WORKER_DEVICES:
         raise ApiMisuse(f"unknown worker device {words.worker_device!r:.40}", hint="choose cpu or cuda")
     arrangement = Arrangement(
-        tuple(devices), words.worker_device, words.micro_batches, None if words.isa is None else words.isa.value
+        tuple(devices),
+        words.worker_device,
+        words.micro_batches,
+        None if words.isa is None else words.isa.value,
+        words.dealer,
     )
     return Wanted(
         levels=_parse_levels(words.levels),
