@@ -98,8 +98,8 @@ def measure_level(trial: Trial, level: Protection, cores: int) -> LevelFound:
 
 class Masks(StrEnum):
     """Where the masks of a level's requests come from: made before each, off the clock; so, while more are made
-    behind; or made behind alone, so that requests come to wait for them; or so with a dealer (by default a process on this
-    machine: a simulation of one elsewhere)."""
+    behind; or made behind alone, so that requests come to wait for them; or so with a dealer, by default a process on
+    this machine: a simulation of one elsewhere."""
 
     READY = "ready"
     REFILLING = "refilling"
