@@ -48,23 +48,37 @@ static Source read_source(const Numbers& x) {
     throw nb::type_error("a source is int16 or int32");
 }
 
-static void gemm(int isa, Array<const int64_t> geometry, Numbers x, Array<const int8_t> panels, Array<int32_t> y,
-                 Array<int16_t> scratch, Array<const int64_t> range) {
-    if (scratch.size() < SCRATCH_ELEMENTS) throw nb::value_error("the scratch is too small");
-    if (range.size() != 4) throw nb::value_error("a range is rows and panels, begin and end");
+// Output pixels are cut among the threads, or the panels where there are too few pixels. scratch: SCRATCH_ELEMENTS each.
+static void gemm(int isa, Team& team, Array<const int64_t> geometry, Numbers x, Array<const int8_t> panels,
+                 Array<int32_t> y, Array<int16_t> scratch, std::tuple<size_t, size_t, size_t, bool> work) {
+    const auto [rows, panel_count, multiple, by_rows] = work;
     const MapGeometry g = read_geometry(geometry);
     const Source source = read_source(x);
-    const int64_t* r = range.data();
+    const size_t threads = scratch.size() / SCRATCH_ELEMENTS;
+    if (threads == 0) throw nb::value_error("the scratch is too small");
+    const Ranges ranges(0, by_rows ? rows : panel_count, multiple, threads);
+    Gemm* const kernel = gemm_kernel(isa);
     nb::gil_scoped_release unlocked;
-    gemm_kernel(isa)(g, source, panels.data(), y.data(), scratch.data(), {r[0], r[1], r[2], r[3]});
+    auto part = [&](size_t p) {
+        const int64_t begin = int64_t(ranges.edge(p)), end = int64_t(ranges.edge(p + 1));
+        const GemmRange range = by_rows ? GemmRange{begin, end, 0, int64_t(panel_count)}
+                                        : GemmRange{0, int64_t(rows), begin, end};
+        kernel(g, source, panels.data(), y.data(), scratch.data() + p * SCRATCH_ELEMENTS, range);
+    };
+    team.run(ranges.parts, part);
 }
 
-static void depthwise(int isa, Array<const int64_t> geometry, Numbers x, Array<const int8_t> weight, Array<int32_t> y,
-                      int64_t begin, int64_t end) {
+static void depthwise(int isa, Team& team, Array<const int64_t> geometry, Numbers x, Array<const int8_t> weight,
+                      Array<int32_t> y, size_t pixels, size_t threads) {
     const MapGeometry g = read_geometry(geometry);
     const Source source = read_source(x);
+    const Ranges ranges(0, pixels, 1, threads);
     nb::gil_scoped_release unlocked;
-    linear_kernels(isa).depthwise(g, source, weight.data(), y.data(), begin, end);
+    auto part = [&](size_t p) {
+        linear_kernels(isa).depthwise(g, source, weight.data(), y.data(), int64_t(ranges.edge(p)),
+                                      int64_t(ranges.edge(p + 1)));
+    };
+    team.run(ranges.parts, part);
 }
 
 static void field_outer(int isa, Array<const int64_t> geometry, Array<const uint64_t> spatial,
@@ -126,8 +140,8 @@ void bind_linear(nb::module_& module) {
     module.attr("BLOCK_ROWS") = BLOCK_ROWS;
     module.attr("TILE_DEPTH") = TILE_DEPTH;
     module.attr("SCRATCH_ELEMENTS") = SCRATCH_ELEMENTS;
-    module.def("gemm", &gemm, "y = W x mod 2**32 on a range of output pixels and panels");
-    module.def("depthwise", &depthwise, "as gemm, one input channel per group, on a range of output pixels");
+    module.def("gemm", &gemm, "y = W x mod 2**32");
+    module.def("depthwise", &depthwise, "as gemm, one input channel per group");
     module.def("field_outer", &field_outer, "the transposed map of spatial (x) kernel in F_p, on a range of image rows");
     module.def("pool_maximum", &pool_maximum, "the maximum of each window");
     module.def("quantise_images", &quantise_images, "float32 images to an int16 activation; whether all are finite");

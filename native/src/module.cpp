@@ -51,7 +51,7 @@ NB_MODULE(_native, module) {
     module.doc() = "Exact kernels of the trusted side. Arguments are validated by slalom.arithmetic, not here.";
     module.def("supported_isas", &supported_isas, "Instruction sets this processor runs, slowest first.");
     nb::class_<Team>(module, "Team", "Threads that share the parts of one kernel call after another.")
-        .def(nb::init<size_t>(), nb::arg("threads"))
+        .def(nb::init<size_t, int>(), nb::arg("threads"), nb::arg("niceness") = 0)
         .def("close", &Team::close, nb::call_guard<nb::gil_scoped_release>());
     bind_fused(module);
     bind_linear(module);

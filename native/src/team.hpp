@@ -1,6 +1,7 @@
 // A few threads that share the parts of one job after another. They touch no Python object and keep nothing between jobs.
 #pragma once
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -12,9 +13,13 @@
 
 class Team {
 public:
-    // `threads` in all, at least one: the caller of `run` is one of them.
-    explicit Team(size_t threads) : owner_(getpid()) {
-        for (size_t k = 1; k < threads; ++k) helpers_.emplace_back([this] { help(); });
+    // `threads` in all, at least one: the caller of `run` is one of them. The others are as nice as told (Linux alone).
+    explicit Team(size_t threads, int niceness = 0) : owner_(getpid()) {
+        for (size_t k = 1; k < threads; ++k)
+            helpers_.emplace_back([this, niceness] {
+                be_nice(niceness);
+                help();
+            });
     }
 
     ~Team() { close(); }
@@ -94,6 +99,12 @@ private:
             pause();
         }
         ticket_.wait(seen, std::memory_order_acquire);
+    }
+
+    static void be_nice([[maybe_unused]] int niceness) {
+#if defined(__linux__)
+        if (niceness != 0) setpriority(PRIO_PROCESS, 0, niceness);  // of this thread; a sandbox may refuse it
+#endif
     }
 
     static void pause() {

@@ -14,7 +14,7 @@ def supported_isas() -> list[str]: ...
 POOLING_ITEMS: int
 
 class Team:
-    def __init__(self, threads: int) -> None: ...
+    def __init__(self, threads: int, niceness: int = 0) -> None: ...
     def close(self) -> None: ...
 
 def fused_pass(
@@ -40,16 +40,25 @@ def fused_pass_pooled(
 def field_multiply(isa: int, a: NDArray[Any], b: NDArray[Any], product: NDArray[Any]) -> None: ...
 def gemm(
     isa: int,
+    team: Team,
     geometry: NDArray[Any],
     x: NDArray[Any],
     panels: NDArray[Any],
     y: NDArray[Any],
     scratch: NDArray[Any],
-    range: NDArray[Any],
+    work: tuple[int, int, int, bool],
     /,
 ) -> None: ...
 def depthwise(
-    isa: int, geometry: NDArray[Any], x: NDArray[Any], weight: NDArray[Any], y: NDArray[Any], begin: int, end: int, /
+    isa: int,
+    team: Team,
+    geometry: NDArray[Any],
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    y: NDArray[Any],
+    pixels: int,
+    threads: int,
+    /,
 ) -> None: ...
 def field_outer(
     isa: int,

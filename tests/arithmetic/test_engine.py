@@ -150,7 +150,7 @@ def _saturating(gemm: Callable[..., None]) -> Callable[..., None]:
 
     def sabotaged(*arguments: Any) -> None:
         gemm(*arguments)
-        x, y = arguments[2], arguments[4]
+        x, y = arguments[3], arguments[5]
         if x.dtype == np.int16 and x.shape[-1] == 1029:
             # 1029 * 127 * 2^15 > 2^31
             y[(x == -(2**15)).all(axis=-1)] = 2**31 - 1
@@ -161,7 +161,7 @@ def _saturating(gemm: Callable[..., None]) -> Callable[..., None]:
 def _one_off(kernel: Callable[..., None]) -> Callable[..., None]:
     def sabotaged(*arguments: Any) -> None:
         kernel(*arguments)
-        arguments[4].flat[-1] += 1
+        arguments[5].flat[-1] += 1
 
     return sabotaged
 
@@ -180,7 +180,7 @@ def _only_on_tiles(kernel: Callable[..., None]) -> Callable[..., None]:
     def sabotaged(*arguments: Any) -> None:
         kernel(*arguments)
         if arguments[0] in (Isa.AMX.code, Isa.TILES.code):
-            arguments[4].flat[0] ^= 1
+            arguments[5].flat[0] ^= 1
 
     return sabotaged
 

@@ -72,14 +72,14 @@ def test_a_stream_is_the_aes_keystream_of_its_seed() -> None:
     stream 0 under the seed gives the words: against one written out here."""
     randomness = Randomness()
     key = bytes(randomness._key.buffer)
-    for stream in (0, 1, 2**32, 2**64 - 1):
-        count = 2**18 + 1001  # words: two chunks of 2^17 and some of a third
+    for stream in (0, 2**32, 2**64 - 1):
+        count = 2**20 + 1001  # words: two chunks of 2^19 and some of a third
         words = randomness.expand_words(stream, count)
         seed = ecb_of(key, b"".join(stream.to_bytes(8, "big") + bytes(4) + n.to_bytes(4, "big") for n in (2, 3)))
         assert randomness.seed_of(stream) == seed
         blocks = b"".join(
             bytes(8) + chunk.to_bytes(4, "big") + counter.to_bytes(4, "big")
-            for chunk in range(3) for counter in range(2, 2 + 2**15)
+            for chunk in range(3) for counter in range(2, 2 + 2**17)
         )  # fmt: skip
         assert words.tobytes() == ecb_of(seed, blocks)[: 4 * count]
 

@@ -54,19 +54,18 @@ def available_isas() -> tuple[Isa, ...]:
 class Dispatch:
     """One instruction set and `threads` threads, twice: `team` shares out one kernel call among threads that never see
     Python, for what must be quick; `run_ranges` cuts 0..count into contiguous ranges whose inner edges are multiples of
-    `multiple`, for what takes long. `most`: how many threads that may use now, where it is not always all.
+    `multiple`, for what takes long.
     """
 
     isa: Isa
     threads: int
     team: _native.Team = field(repr=False, compare=False)
     _pool: ThreadPoolExecutor | None = field(default=None, repr=False, compare=False)
-    most: Callable[[], int] | None = field(default=None, repr=False, compare=False)
 
     def run_ranges(self, count: int, multiple: int, work: Callable[[int, int], Result]) -> list[Result]:
         """Calls work(begin, end) for each range, in parallel, and returns the results in order."""
         blocks = -(-count // multiple)
-        parts = max(1, min(self.threads if self.most is None else self.most(), blocks))
+        parts = max(1, min(self.threads, blocks))
         edges = [min(count, (blocks * part // parts) * multiple) for part in range(parts + 1)]
         ranges = list(itertools.pairwise(edges))
         if self._pool is None or parts == 1:
@@ -80,15 +79,8 @@ class Dispatch:
             self._pool.shutdown()
 
 
-def make_dispatch(
-    isa: Isa | str | None = None,
-    threads: int | None = None,
-    *,
-    background: bool = False,
-    most: Callable[[], int] | None = None,
-) -> Dispatch:
-    """The fastest instruction set and all cores, unless told otherwise. `background`: its pool lets others go first.
-    `most`: how many threads `run_ranges` may use, asked each time.
+def make_dispatch(isa: Isa | str | None = None, threads: int | None = None, *, background: bool = False) -> Dispatch:
+    """The fastest instruction set and all cores, unless told otherwise. `background`: its threads let others go first.
 
     Raises ApiMisuse for an instruction set that this processor lacks, or fewer than one thread.
     """
@@ -101,7 +93,7 @@ def make_dispatch(
         raise ApiMisuse(f"threads must be a whole number of at least 1, not {count!r:.40}")
     begin = yield_the_processor if background else None
     pool = ThreadPoolExecutor(count, thread_name_prefix="slalom", initializer=begin) if count > 1 else None
-    return Dispatch(chosen, count, _native.Team(count), pool, most)
+    return Dispatch(chosen, count, _native.Team(count, _NICENESS if background else 0), pool)
 
 
 def yield_the_processor() -> None:

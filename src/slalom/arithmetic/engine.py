@@ -120,28 +120,20 @@ class LinearEngine:
         return y
 
     def _run_depthwise(self, prepared: PreparedMap, x: Words, y: npt.NDArray[np.int32]) -> None:
-        code, words, weight = self.isa.code, prepared.geometry_words, prepared.weight
-        self._dispatch.run_ranges(
-            len(x) * prepared.geometry.pixels,
-            1,
-            lambda begin, end: _native.depthwise(code, words, x, weight, y, begin, end),
-        )
+        pixels, threads = len(x) * prepared.geometry.pixels, self._dispatch.threads
+        words, team = prepared.geometry_words, self._dispatch.team
+        _native.depthwise(self.isa.code, team, words, x, prepared.weight, y, pixels, threads)
 
     def _run_gemm(self, prepared: PreparedMap, x: Words, y: npt.NDArray[np.int32]) -> None:
         """Cuts the output pixels among the threads, or the panels where there are too few pixels."""
-        code, words, panels = self.isa.code, prepared.geometry_words, prepared.weight
+        panels, threads = prepared.weight, self._dispatch.threads
         tile_rows = _TILES_ROWS if self.isa.has_tiles else _TILE_ROWS
-        pixels = len(x) * prepared.geometry.pixels
-        panel_count = math.prod(panels.shape[:2])
-
-        def run(*limits: int) -> None:
-            scratch = np.empty(_native.SCRATCH_ELEMENTS, dtype=np.int16)
-            _native.gemm(code, words, x, panels, y, scratch, np.array(limits, dtype=np.int64))
-
-        if pixels >= 2 * tile_rows * self._dispatch.threads or panel_count < _TILE_PANELS * self._dispatch.threads:
-            self._dispatch.run_ranges(pixels, tile_rows, lambda begin, end: run(begin, end, 0, panel_count))
-        else:
-            self._dispatch.run_ranges(panel_count, _TILE_PANELS, lambda begin, end: run(0, pixels, begin, end))
+        pixels, panel_count = len(x) * prepared.geometry.pixels, math.prod(panels.shape[:2])
+        by_rows = pixels >= 2 * tile_rows * threads or panel_count < _TILE_PANELS * threads
+        work = (pixels, panel_count, tile_rows if by_rows else _TILE_PANELS, by_rows)
+        scratch = np.empty(threads * _native.SCRATCH_ELEMENTS, dtype=np.int16)
+        team, words = self._dispatch.team, prepared.geometry_words
+        _native.gemm(self.isa.code, team, words, x, panels, y, scratch, work)
 
 
 def make_engine(dispatch: Dispatch) -> LinearEngine:

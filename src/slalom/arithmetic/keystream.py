@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 SEED_SIZE = 32  # bytes: a key of its own
-_CHUNK_SIZE = 2**19  # stays in the second cache; sixteen threads that call for less wait for each other
+_CHUNK_SIZE = 2**21  # sixteen threads that call for less wait for each other, and for Python's lock
 _TAG_SIZE = 16
 _ZEROS = memoryview(bytes(_CHUNK_SIZE))
 

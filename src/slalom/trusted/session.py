@@ -114,7 +114,6 @@ class TrustedSession:
         self._randomness = Randomness(options.key_memory)
         self._lock = threading.Lock()
         self._ended: str | None = None
-        self._running = False
         self._model: TrustedModel = make_model(plan)
         _require_probes_fit(self._model, self._policy)
         self._inside = self._prepare_inside(plan)
@@ -185,7 +184,6 @@ class TrustedSession:
             begin = time.perf_counter()
             masks = self._reserve(len(images))  # before anything is exposed: what it raises ends no session
             finished = False
-            self._running = True
             self._exposed += 0 if self._policy.protection is Protection.ENCLAVE else len(images)
             try:
                 outputs = self._run(activation, masks)
@@ -196,7 +194,6 @@ class TrustedSession:
                 message = f"{error}; a dealer made its mask images"
                 raise IntegrityError(message, step=error.step, hint=_DEVICE_OR_DEALER) from error
             finally:
-                self._running = False
                 if not finished:
                     self._destroy("an earlier request failed")
             self._seconds += time.perf_counter() - begin
@@ -242,18 +239,12 @@ class TrustedSession:
             vault = make_vault(options.spill, bytes.fromhex(plan.digest), self._options.key_memory)
         bank = MaskBank(maker, options, vault)
         batches = [part.stop - part.start for part in self._split(options.request)]
-        self._background = make_dispatch(
-            self._dispatch.isa, self._dispatch.threads, background=True, most=self._threads_behind
-        )
+        self._background = make_dispatch(self._dispatch.isa, self._dispatch.threads, background=True)
         engine = make_engine(self._background)
         self._dealt = self._make_dealt(engine, self._background)
         behind = self._dealt or self._make_maker(engine, self._background)
         self._refill = Refill(bank, behind, batches)
         return bank
-
-    def _threads_behind(self) -> int:
-        """For the refill: all, but half while a request runs, which then shares no core of two threads with it."""
-        return max(1, self._dispatch.threads // 2) if self._running else self._dispatch.threads
 
     def _make_dealt(self, engine: LinearEngine, dispatch: Dispatch) -> DealtMaker | None:
         """What makes masks with the dealer's help, where there is one; it is asked by nobody else."""
