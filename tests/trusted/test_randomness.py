@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -73,13 +74,13 @@ def test_a_stream_is_the_aes_keystream_of_its_seed() -> None:
     randomness = Randomness()
     key = bytes(randomness._key.buffer)
     for stream in (0, 2**32, 2**64 - 1):
-        count = 2**20 + 1001  # words: two chunks of 2^19 and some of a third
+        count = 2**19 + 1001  # words: two chunks of 2^18 and some of a third
         words = randomness.expand_words(stream, count)
         seed = ecb_of(key, b"".join(stream.to_bytes(8, "big") + bytes(4) + n.to_bytes(4, "big") for n in (2, 3)))
         assert randomness.seed_of(stream) == seed
         blocks = b"".join(
             bytes(8) + chunk.to_bytes(4, "big") + counter.to_bytes(4, "big")
-            for chunk in range(3) for counter in range(2, 2 + 2**17)
+            for chunk in range(3) for counter in range(2, 2 + 2**16)
         )  # fmt: skip
         assert words.tobytes() == ecb_of(seed, blocks)[: 4 * count]
 
@@ -89,11 +90,23 @@ def ecb_of(key: bytes, blocks: bytes) -> bytes:
 
 
 def test_threads_that_share_a_stream_out_give_the_same_words() -> None:
-    randomness, dispatch = Randomness(), make_dispatch(threads=2)
-    for count in (0, 1, 2**16, 2**16 + 1, 5 * 2**16 - 3):
+    randomness, dispatch = Randomness(), make_dispatch(threads=3)
+    for count in (0, 1, 2**18, 2**18 + 1, 2**19 + 3, 2**19 + 4, 5 * 2**18 - 3):
         alone = randomness.expand_words(3, count)
         np.testing.assert_array_equal(randomness.expand_words(3, count, dispatch.run_ranges), alone)
     dispatch.close()
+
+
+@pytest.mark.parametrize("count", [2**18 + 1, 2**19, 2**19 + 3, 3 * 2**18, 4 * 2**18 + 7])
+def test_chunks_in_any_order_give_the_same_words(count: int) -> None:
+    """A chunk's tag lies where the next one begins: what it overwrote there is written again."""
+
+    def backwards(chunks: int, multiple: int, work: Callable[[int, int], None]) -> None:
+        for chunk in reversed(range(chunks)):
+            work(chunk, chunk + 1)
+
+    randomness = Randomness()
+    np.testing.assert_array_equal(randomness.expand_words(3, count, backwards), randomness.expand_words(3, count))
 
 
 def test_a_stream_gives_the_same_words_each_time_and_its_prefix() -> None:

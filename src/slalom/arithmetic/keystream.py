@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 SEED_SIZE = 32  # bytes: a key of its own
-_CHUNK_SIZE = 2**21  # sixteen threads that call for less wait for each other, and for Python's lock
+_CHUNK_SIZE = 2**20  # sixteen threads that call for less wait for each other, and for Python's lock
 _TAG_SIZE = 16
 _ZEROS = memoryview(bytes(_CHUNK_SIZE))
 
@@ -36,23 +36,32 @@ def fill_keystream(cipher: AESGCM, stream: int, target: NDArray[np.generic], sha
     what it is given for ranges of the chunks, from several threads if it likes: the cipher works without Python's lock.
     """
     flat = target.reshape(-1).view(np.uint8)
-    whole = flat.data
-    with_room = max(0, len(whole) - _TAG_SIZE) // _CHUNK_SIZE  # chunks with space for a tag behind them
+    whole, count = flat.data, -(-len(flat) // _CHUNK_SIZE)
+    begun: list[int] = []
 
     def fill(begin: int, end: int) -> None:
-        direct = max(begin, min(end - 1, with_room))
-        for chunk in range(begin, direct):  # the tag lies where the next chunk is written
+        begun.append(begin)
+        for chunk in range(begin, min(end, count - 1)):  # the tag lies where the next chunk begins
             place = whole[chunk * _CHUNK_SIZE : (chunk + 1) * _CHUNK_SIZE + _TAG_SIZE]
-            cipher.encrypt_into(_nonce(stream, chunk), _ZEROS, None, place)
-        for chunk in range(direct, end):  # what is behind may be another thread's, or nobody's
-            rest = flat[chunk * _CHUNK_SIZE : (chunk + 1) * _CHUNK_SIZE]
-            room = np.empty(len(rest) + _TAG_SIZE, np.uint8)
-            cipher.encrypt_into(_nonce(stream, chunk), _ZEROS[: len(rest)], None, room.data)
-            np.copyto(rest, room[: len(rest)])  # NumPy copies and fills without Python's lock
-            room.fill(0)
+            if len(place) == _CHUNK_SIZE + _TAG_SIZE:
+                cipher.encrypt_into(_nonce(stream, chunk), _ZEROS, None, place)
+            else:  # of the last chunk there is less than a tag
+                _fill_aside(cipher, _nonce(stream, chunk), flat[chunk * _CHUNK_SIZE : (chunk + 1) * _CHUNK_SIZE])
+        if end == count:
+            _fill_aside(cipher, _nonce(stream, count - 1), flat[(count - 1) * _CHUNK_SIZE :])
 
-    if len(whole):
-        share_out(-(-len(whole) // _CHUNK_SIZE), 1, fill)
+    if count:
+        share_out(count, 1, fill)
+        for chunk in begun:  # LOAD-BEARING: another thread may have left its last tag there
+            _fill_aside(cipher, _nonce(stream, chunk), flat[chunk * _CHUNK_SIZE :][:_TAG_SIZE])
+
+
+def _fill_aside(cipher: AESGCM, nonce: bytes, place: NDArray[np.uint8]) -> None:
+    """The beginning of a chunk, where there is no room for a tag behind it."""
+    room = np.empty(len(place) + _TAG_SIZE, np.uint8)
+    cipher.encrypt_into(nonce, _ZEROS[: len(place)], None, room.data)
+    np.copyto(place, room[: len(place)])  # NumPy copies and fills without Python's lock
+    room.fill(0)
 
 
 def _nonce(stream: int, chunk: int) -> bytes:
