@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,6 +135,20 @@ def test_packed_weights_are_no_bigger_than_the_weights() -> None:
     assert packed.size == 64 * 48
 
 
+def test_a_result_goes_where_it_is_told(engine: LinearEngine) -> None:
+    case = GRID["three_by_three"]
+    rng = np.random.default_rng(34)
+    weight = case.draw_weight(rng)
+    prepared = engine.prepare([case.linear_map], {"w": weight}, case.input_shape)
+    x = draw_words(rng, (2, *case.input_shape), np.int32)
+    out = np.full((2, *prepared.output_shape), 99, np.int32)
+    assert np.shares_memory(engine.apply(prepared, x, out), out)
+    np.testing.assert_array_equal(out, apply_map(case.linear_map, weight, x))
+    for wrong in (out[:1], out.astype(np.int64), np.empty((4, *prepared.output_shape), np.int32)[::2]):
+        with pytest.raises(ApiMisuse, match="another array for its result"):
+            engine.apply(prepared, x, wrong)
+
+
 def test_misuse_is_refused(engine: LinearEngine) -> None:
     weights = {"w": np.ones((4, 2), np.int8)}
     prepared = engine.prepare([Dense("w")], weights, (4,))
@@ -218,6 +235,20 @@ def test_every_edge_of_the_tiles(rows: int, depth: int) -> None:
     """Rows in pairs of tiles and blocks of 64; K in chunks of 64 and blocks of 2304; the last panel alone, partial."""
     for isa in (Isa.TILES, Isa.AMX) if Isa.AMX in available_isas() else (Isa.TILES,):
         check_case(_ENGINES[isa], dense_case((depth,), 33), rows, 32)
+
+
+def test_threads_of_the_background_let_others_go_first() -> None:
+    def nice_threads() -> int:
+        tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+        return sum(os.getpriority(os.PRIO_PROCESS, task) == 19 for task in tasks)
+
+    before = nice_threads()
+    dispatch = make_dispatch(threads=4, background=True)
+    deadline = time.monotonic() + 20
+    while nice_threads() < before + 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert nice_threads() == before + 3
+    dispatch.close()
 
 
 def test_self_test_runs_at_construction(monkeypatch) -> None:

@@ -75,19 +75,26 @@ class LinearEngine:
         )
         return PreparedMaps(self.isa, prepared, input_shape, geometries[-1].output_shape)
 
-    def apply(self, prepared: PreparedMaps, x: Words) -> npt.NDArray[np.int32]:
+    def apply(
+        self, prepared: PreparedMaps, x: Words, out: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
         """The chain on a batch: int16 or int32 [B, *input shape] gives int32 [B, *output shape], exact mod 2**32.
 
+        `out`: where the result goes, of its shape, C-contiguous.
         Raises ApiMisuse for other shapes and dtypes, and for a chain that was prepared for other kernels.
         """
         check_words(x)
         if prepared.isa is not self.isa:
             raise ApiMisuse(f"a chain was prepared for {prepared.isa}, and this engine has the kernels of {self.isa}")
+        if out is not None and not (
+            out.shape == (len(x), *prepared.output_shape) and out.dtype == np.int32 and out.flags.c_contiguous
+        ):
+            raise ApiMisuse("a chain was given another array for its result")
         if x.shape[1:] != prepared.input_shape:
             raise ApiMisuse(f"a chain for items of {prepared.input_shape} was given {x.shape[1:]}")
         y: Words = np.ascontiguousarray(x)
-        for prepared_map in prepared.maps:
-            y = self._apply_map(prepared_map, y)
+        for index, prepared_map in enumerate(prepared.maps):
+            y = self._apply_map(prepared_map, y, out if index == len(prepared.maps) - 1 else None)
         return y.astype(np.int32, copy=False)
 
     def self_test(self) -> None:
@@ -109,10 +116,13 @@ class LinearEngine:
         panels = pack_quads(geometry, weight) if self.isa.has_tiles else pack_panels(geometry, weight)
         return PreparedMap(linear_map, geometry, prepared.geometry_words, panels)
 
-    def _apply_map(self, prepared: PreparedMap, x: Words) -> npt.NDArray[np.int32]:
+    def _apply_map(
+        self, prepared: PreparedMap, x: Words, out: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
+        y = aligned_empty((len(x), *prepared.geometry.output_shape), np.int32) if out is None else out
         if self.isa is Isa.NUMPY:
-            return apply_map(prepared.linear_map, prepared.weight, x)
-        y = aligned_empty((len(x), *prepared.geometry.output_shape), np.int32)
+            np.copyto(y, apply_map(prepared.linear_map, prepared.weight, x))
+            return y
         if prepared.depthwise:
             self._run_depthwise(prepared, x, y)
         else:

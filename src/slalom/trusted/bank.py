@@ -262,7 +262,9 @@ class MaskBank:
         try:
             while left:
                 part = left[0]
-                images = {step: vault.open(record, maker.share_out) for step, record in part.records.items()}
+                images = {
+                    step: vault.open(record, maker.share_out, maker.memory) for step, record in part.records.items()
+                }
                 words = maker.expand(part.stream, part.value, spilled.batch)
                 masks[part.value] = Mask(words.reshape(spilled.batch, -1), images, part.stream)
                 left.pop(0)

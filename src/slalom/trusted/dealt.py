@@ -17,12 +17,12 @@ from slalom.arithmetic.dispatch import Dispatch
 from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.fused import Words
 from slalom.arithmetic.keystream import SEED_SIZE
-from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import DeviceError, MaskError, WireError
 from slalom.plan.steps import Shape
 from slalom.trusted.masks import Mask, MaskMaker
 from slalom.trusted.model import TrustedModel
 from slalom.trusted.randomness import Randomness
+from slalom.trusted.recycling import Recycler
 
 _IN_FLIGHT = 2  # values whose images are on their way while those of another are copied
 
@@ -62,8 +62,9 @@ class DealtMaker(MaskMaker):
         randomness: Randomness,
         dispatch: Dispatch,
         timeout_seconds: float,
+        memory: Recycler | None = None,
     ) -> None:
-        super().__init__(model, engine, maps, randomness, dispatch)
+        super().__init__(model, engine, maps, randomness, dispatch, memory)
         self._dealer = dealer
         self._timeout_seconds = timeout_seconds
         self._turn = threading.Lock()
@@ -106,6 +107,6 @@ class DealtMaker(MaskMaker):
     def _copy(self, image: np.ndarray) -> Words:
         """A copy that nobody else can reach, int32 [B, outputs]."""
         flat = image.reshape(-1)
-        copy = aligned_empty(flat.shape, np.int32)
+        copy = self.memory.empty(flat.shape)
         self._dispatch.run_ranges(len(flat), 2**16, lambda begin, end: np.copyto(copy[begin:end], flat[begin:end]))
         return copy.reshape(len(image), -1)

@@ -19,6 +19,7 @@ from slalom.errors import PrivacyError
 from slalom.plan import Plan
 from slalom.trusted.model import TrustedModel
 from slalom.trusted.randomness import Randomness
+from slalom.trusted.recycling import Recycler
 
 
 @dataclass(frozen=True, repr=False)  # a representation would show the secret
@@ -65,7 +66,8 @@ class Mask:
 class MaskMaker:
     """Makes masks by value and batch, exact, from fresh streams. Thread-safe.
 
-    `seconds` counts the time that took, `inline_seconds` the part of it that a request waited for, `made` how many.
+    `memory`: of masks, shared by the makers of a session. `seconds` counts the time that took, `inline_seconds` the
+    part of it that a request waited for, `made` how many.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class MaskMaker:
         maps: Mapping[str, PreparedMaps],
         randomness: Randomness,
         dispatch: Dispatch,
+        memory: Recycler | None = None,
     ) -> None:
+        self.memory = memory or Recycler()
         self._model = model
         self._engine = engine
         self._maps = maps
@@ -107,10 +111,12 @@ class MaskMaker:
         begin = time.perf_counter()
         stream = self._randomness.draw_stream()
         words = self.expand(stream, value, batch)
-        images = {
-            step.name: self._engine.apply(self._maps[step.name], words).reshape(batch, -1)
-            for step in self._model.flow.consumers[value]
-        }
+        images = {}
+        for step in self._model.flow.consumers[value]:
+            image = self.memory.empty((batch, self._model.count(step.name)))
+            maps = self._maps[step.name]
+            self._engine.apply(maps, words, image.reshape(batch, *maps.output_shape))
+            images[step.name] = image
         self._count(time.perf_counter() - begin, 1, inline=inline)
         return Mask(words.reshape(batch, -1), images, stream)
 
@@ -127,9 +133,9 @@ class MaskMaker:
 
     def expand(self, stream: int, value: str, batch: int) -> Words:
         """The words of a mask from their stream, int32 [B, *shape of the value]."""
-        shape = self._model.shape(value)
-        words = self._randomness.expand_words(stream, batch * self._model.count(value), self._dispatch.run_ranges)
-        return words.reshape(batch, *shape)
+        words = self.memory.empty((batch, *self._model.shape(value)))
+        self._randomness.expand_words(stream, words.size, self._dispatch.run_ranges, words.reshape(-1))
+        return words
 
     def require_usable(self) -> None:
         """Raises PrivacyError in a forked process, and once the secrets are destroyed."""

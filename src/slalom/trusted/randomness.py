@@ -101,12 +101,14 @@ class Randomness:
         self._keystream(stream, np.frombuffer(seed, np.uint8))
         return seed
 
-    def expand_words(self, stream: int, count: int, share_out: ShareOut = in_turn) -> Words:
+    def expand_words(self, stream: int, count: int, share_out: ShareOut = in_turn, out: Words | None = None) -> Words:
         """`count` uniform 32-bit words as int32, the same each time for one stream: a mask kept as its seed.
 
         count < 2^48, so that the chunks of a stream have numbers of their own; `share_out` as `fill_keystream` has it.
+        `out`: where they go, int32 [count].
         """
-        words, seed = aligned_empty((count,), np.int32), self.seed_of(stream)
+        words = aligned_empty((count,), np.int32) if out is None else out
+        seed = self.seed_of(stream)
         expand_seed(seed, words, share_out)
         seed[:] = bytes(SEED_SIZE)
         return words

@@ -28,6 +28,7 @@ from slalom.trusted.policy import Policy, Protection
 from slalom.trusted.probes import ProbeSource, make_probe_source
 from slalom.trusted.randomness import KeyMemory, PlainMemory, Randomness
 from slalom.trusted.recorder import Recorder, Side
+from slalom.trusted.recycling import Recycler
 from slalom.trusted.refill import Refill
 from slalom.trusted.soundness import bits, union_error
 from slalom.trusted.traffic import Traffic
@@ -120,6 +121,7 @@ class TrustedSession:
         self._probes = self._prepare_probes(plan)
         self._background: Dispatch | None = None
         self._dealer = dealer
+        self._memory = Recycler()
         self._dealt: DealtMaker | None = None
         self._refill: Refill | None = None
         self._masks = self._prepare_masks(plan)
@@ -251,13 +253,14 @@ class TrustedSession:
         if self._dealer is None or self._inside is None:
             return None
         timeout = self._options.timeout_seconds
-        dealt = DealtMaker(self._dealer, self._model, engine, self._inside.maps, self._randomness, dispatch, timeout)
+        maps, memory = self._inside.maps, self._memory
+        dealt = DealtMaker(self._dealer, self._model, engine, maps, self._randomness, dispatch, timeout, memory)
         self._makers.append(dealt)
         return dealt
 
     def _make_maker(self, engine: LinearEngine, dispatch: Dispatch) -> MaskMaker:
         maps = {} if self._inside is None else self._inside.maps
-        maker = MaskMaker(self._model, engine, maps, self._randomness, dispatch)
+        maker = MaskMaker(self._model, engine, maps, self._randomness, dispatch, self._memory)
         self._makers.append(maker)
         return maker
 
@@ -359,6 +362,7 @@ class TrustedSession:
         if self._background is not None:
             self._background.close()
         self._workspace.destroy()
+        self._memory.end()
 
     # ------------------------------------------------------------ figures
 

@@ -22,6 +22,7 @@ from slalom.arithmetic.keystream import ShareOut, in_turn
 from slalom.arithmetic.memory import aligned_empty
 from slalom.errors import ApiMisuse, MaskError, PrivacyError
 from slalom.trusted.randomness import KeyMemory, draw_key, fresh_name
+from slalom.trusted.recycling import Recycler
 
 FILE_PREFIX = "slalom-masks-"
 
@@ -121,12 +122,12 @@ class Vault:
             self._leave()
         return record
 
-    def open(self, record: Record, share_out: ShareOut = in_turn) -> Words:
-        """The array, once: a second time raises PrivacyError.
+    def open(self, record: Record, share_out: ShareOut = in_turn, memory: Recycler | None = None) -> Words:
+        """The array, once, in that memory where there is any: a second time raises PrivacyError.
 
         Raises MaskError where it is not what was sealed; then too it is gone.
         """
-        words = aligned_empty(record.shape, np.int32)
+        words = aligned_empty(record.shape, np.int32) if memory is None else memory.empty(record.shape)
         with self._lock:
             cipher = self._cipher()
             if record.number not in self._sealed:

@@ -38,6 +38,11 @@ class Workspace:
         with self._lock:
             self._free.append(buffer)
 
+    def forget(self) -> None:
+        """Lets every buffer go that is not lent."""
+        with self._lock:
+            self._free.clear()
+
     def destroy(self) -> None:
         """Overwrites and forgets every buffer that is not lent."""
         with self._lock:
