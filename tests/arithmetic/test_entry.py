@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from slalom.arithmetic.dispatch import Isa, available_isas, make_dispatch
+from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.arithmetic.entry import quantise_images
 from slalom.arithmetic.pointwise import Requantisation, prepare_requantisation
 from slalom.plan.steps import Activation
+from tests.isas import FUSED_ISAS
 
 EXTREMES = np.array(
     [
@@ -41,7 +42,7 @@ def output_of(bits: int, scale: float) -> Requantisation:
     return prepare_requantisation(Activation((1,), scale, bits))
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("bits", "scale"), [(12, 1.0), (12, 2.0**-7), (15, 0.3), (2, 0.01), (8, 2e-38)])
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_both_twins_give_the_same_bits(
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_found_wherever_it_is(isa: str, value: float) -> None:
     dispatch, output = make_dispatch(isa, 2), output_of(12, 1.0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from slalom.arithmetic import fused
-from slalom.arithmetic.dispatch import Isa, available_isas, make_dispatch
+from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.arithmetic.field import P
 from slalom.arithmetic.fused import PassInput, PassOutput, run_pass
 from slalom.arithmetic.pointwise import Program, prepare_program
@@ -28,8 +28,9 @@ from slalom.plan.steps import (
     Real,
     ValueType,
 )
+from tests.isas import FUSED_ISAS
 
-NATIVE = available_isas()[1:]
+NATIVE = FUSED_ISAS[1:]
 ROUND_UP = 0x800  # FE_UPWARD of fenv.h on x86-64
 NUMPY = make_dispatch(Isa.NUMPY, 1)
 COUNTS = (1, 15, 16, 17, 31, 33, 127, 1009, 1023, 1024, 1025, 2053)
@@ -187,7 +188,7 @@ def test_threads_share_the_elements(isa: Isa, threads: int, monkeypatch: pytest.
     dispatch.close()
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 @pytest.mark.parametrize("count", [1, 17, 3001])
 def test_dots_are_the_integers(isa: Isa, count: int) -> None:
     given = draw(Case(count=count, probes=2, images=3, masked=True))
@@ -218,7 +219,7 @@ def test_the_largest_sums_do_not_overflow(isa: Isa, claim: int) -> None:
     assert_same(run_pass(make_dispatch(isa, 1), extreme), run_pass(NUMPY, extreme))
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 @pytest.mark.parametrize("place", [0, 15, 1023, 1024, 2052])
 def test_one_flipped_element_changes_the_dot(isa: Isa, place: int) -> None:
     given = draw(Case(count=2053, probes=2))
@@ -232,7 +233,7 @@ def test_one_flipped_element_changes_the_dot(isa: Isa, place: int) -> None:
         assert (cheated.source_dots[[0, 2]] == honest.source_dots[[0, 2]]).all()
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_an_activation_passes_unchanged(isa: Isa) -> None:
     given = draw(Case(count=1500, probes=2, images=2, masked=True))
     source = np.random.default_rng(9).integers(-(2**15), 2**15, (3, 1500), dtype=np.int16)
@@ -247,7 +248,7 @@ def test_an_activation_passes_unchanged(isa: Isa) -> None:
     assert np.array_equal(out, source)
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_an_int16_source_may_have_a_program(isa: Isa) -> None:
     given = draw(Case(count=1500))
     source = np.random.default_rng(9).integers(-(2**15), 2**15, (3, 1500), dtype=np.int16)
@@ -255,7 +256,7 @@ def test_an_int16_source_may_have_a_program(isa: Isa) -> None:
     assert_same(run_pass(make_dispatch(isa, 1), given), run_pass(NUMPY, given))
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_outputs_go_where_they_are_told(isa: Isa) -> None:
     given = draw(Case(count=1100, masked=True))
     values, blinded = np.zeros((3, 1100), np.int16), np.zeros((3, 1100), np.int32)
@@ -269,7 +270,7 @@ def test_outputs_go_where_they_are_told(isa: Isa) -> None:
     assert numbers.tobytes() == run_pass(NUMPY, real).values.tobytes()
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_arrays_are_not_changed_and_may_be_read_only(isa: Isa) -> None:
     given = draw(Case(count=1100, masked=True))
     arrays = (given.source, given.mask_image, given.mask, *given.probes, *given.probe_images)
@@ -287,7 +288,7 @@ def test_refusals() -> None:
     real = draw(Case(count=64, real=True, images=0)).program
 
     def refuse(match: str, changed: dict[str, Any], **outputs: Any) -> None:
-        for isa in available_isas():
+        for isa in FUSED_ISAS:
             with pytest.raises(ApiMisuse, match=match):
                 run_pass(make_dispatch(isa, 1), replace(given, **changed), **outputs)
 

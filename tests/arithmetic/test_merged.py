@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from slalom.arithmetic import fused
-from slalom.arithmetic.dispatch import Isa, available_isas, make_dispatch
+from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.arithmetic.fused import run_pass
 from slalom.plan.steps import Affine, Apply, Function, Operation
 from tests.arithmetic.test_fused import Case, assert_same, draw
+from tests.isas import FUSED_ISAS
 
-NATIVE = available_isas()[1:]
+NATIVE = FUSED_ISAS[1:]
 NUMPY = make_dispatch(Isa.NUMPY, 1)
 AFFINE = Affine("m", "b")
 PROGRAMS: list[tuple[Operation, ...]] = [

@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from slalom.arithmetic.dispatch import available_isas, make_dispatch
+from slalom.arithmetic.dispatch import make_dispatch
 from slalom.arithmetic.field import P
 from slalom.arithmetic.fused import PassInput, pack_claims, run_pass, unpack_claims
 from slalom.arithmetic.pointwise import Program, prepare_program
 from slalom.errors import ApiMisuse
 from slalom.plan.steps import Activation, Affine, Apply, Function, Operation, Pointwise
+from tests.isas import FUSED_ISAS
 
 LIMIT = 2**23
 PROGRAMS: dict[str, tuple[Operation, ...]] = {
@@ -50,7 +51,7 @@ def test_packing_is_undone_by_unpacking(count: int) -> None:
 @pytest.mark.parametrize(
     ("count", "channels"), [(1, 1), (7, 7), (16, 16), (48, 16), (1000, 8), (5008, 16), (40_000, 32)]
 )
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_packed_claims_give_the_bits_of_plain_ones(
     isa: str, count: int, channels: int, name: str, threads: int
 ) -> None:
@@ -69,7 +70,7 @@ def test_packed_claims_give_the_bits_of_plain_ones(
     dispatch.close()
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_a_packed_claim_is_read_once(isa: str) -> None:
     """The dots and the values are of the same words, whatever another thread does to the bytes."""
     words = np.zeros((1, 2**20), np.int32)

@@ -16,12 +16,13 @@ import pytest
 from numpy.typing import NDArray
 
 from slalom.arithmetic import fused
-from slalom.arithmetic.dispatch import Isa, available_isas, make_dispatch
+from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.arithmetic.fused import PassInput, pack_claims, run_pass
 from slalom.arithmetic.pieces import PIECE_NUMBERS, Passage, Ring, StreamedClaim
 from slalom.errors import ApiMisuse, DeviceError
 from tests.arithmetic.test_fused import Case, draw, draw_words
 from tests.arithmetic.test_pooled_pass import RESIDUAL, UNEVEN, Form
+from tests.isas import FUSED_ISAS
 
 PLACES, PLACE_SIZE = 4, 4096
 PATIENCE = 20.0
@@ -82,7 +83,7 @@ def inputs(kind: str) -> PassInput:
 @pytest.mark.parametrize("span", [64, 200, 8 * ROW])
 @pytest.mark.parametrize("kind", ["plain", "packed", "masked", "residual"])
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_pieces_give_the_bits_of_the_whole(isa: Isa, threads: int, kind: str, span: int, first: int) -> None:
     given = inputs(kind)
     words: Any = given.source
@@ -105,7 +106,7 @@ def test_pieces_give_the_bits_of_the_whole(isa: Isa, threads: int, kind: str, sp
 @pytest.mark.parametrize("span", [2 * ROW, 4 * ROW, 8 * ROW])
 @pytest.mark.parametrize("source", ["plain", "packed", "masked"])
 @pytest.mark.parametrize("when", [0, 2**22], ids=["as it goes", "afterwards"])
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_pieces_are_pooled_as_the_whole_is(
     isa: Isa, when: int, source: str, span: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +128,7 @@ def test_a_piece_never_ends_within_a_window() -> None:
             run_pass(make_dispatch(threads=1), replace(given, source=claim))
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_places_are_let_go_only_once_they_are_read(isa: Isa) -> None:
     """All four places are filled and the fifth piece never comes: the first four are free, and not one more."""
     given = inputs("plain")
@@ -139,7 +140,7 @@ def test_places_are_let_go_only_once_they_are_read(isa: Isa) -> None:
     assert int(ring.taken[0]) == 4
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 @pytest.mark.parametrize("pieces", [0, 3])
 def test_the_end_is_told_to_who_waits(isa: Isa, pieces: int) -> None:
     given = inputs("masked")
@@ -154,7 +155,7 @@ def test_the_end_is_told_to_who_waits(isa: Isa, pieces: int) -> None:
     assert time.monotonic() - begin < PATIENCE / 2
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_who_waits_can_be_interrupted(isa: Isa) -> None:
     given = inputs("plain")
     claim = streamed(given.source, 200, make_ring(size=5 * 200 * 4))  # type: ignore[arg-type]

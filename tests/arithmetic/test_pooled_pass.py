@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from slalom.arithmetic import fused
-from slalom.arithmetic.dispatch import Isa, available_isas, make_dispatch
+from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.arithmetic.fused import PassInput, PassOutput, Pooling, pack_claims, run_pass
 from slalom.arithmetic.pooling import pool
 from slalom.errors import ApiMisuse
 from slalom.plan.steps import Activation, Add, Affine, Apply, Function, Operation, Pool, Reduction, Window
 from tests.arithmetic.test_fused import Case, draw, draw_words
+from tests.isas import FUSED_ISAS
 
-NATIVE = available_isas()[1:]
+NATIVE = FUSED_ISAS[1:]
 NUMPY = make_dispatch(Isa.NUMPY, 1)
 PAIRS = tuple(Window(2 * k, 2 * k + 2, 1) for k in range(4))
 UNEVEN = (Window(0, 1, 1), Window(1, 4, 1), Window(4, 8, 1))

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slalom.arithmetic.dispatch import Isa, available_isas, make_dispatch
+from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.arithmetic.pooling import pool
 from slalom.errors import ApiMisuse
 from slalom.plan.steps import Accumulator, Activation, Pool, Reduction, Window
 from tests.arithmetic.geometries import draw_words
+from tests.isas import FUSED_ISAS
 
 REFERENCE = make_dispatch(Isa.NUMPY, 1)
-ISAS = [isa for isa in available_isas() if isa is not Isa.NUMPY]
+ISAS = [isa for isa in FUSED_ISAS if isa is not Isa.NUMPY]
 
 
 def make_pool(reduction: Reduction, rows: list[Window], columns: list[Window], channels: int) -> Pool:
@@ -66,7 +67,7 @@ def test_reference_and_kernels_equal_the_loop(drawn: tuple[Pool, tuple[int, int,
     step, shape = drawn
     x = draw_words(np.random.default_rng(seed), (2, *shape), np.int16)
     expected = loop_pool(step, x)
-    for isa in available_isas():
+    for isa in FUSED_ISAS:
         y = pool(make_dispatch(isa, 1), step, x)
         assert y.dtype == expected.dtype
         np.testing.assert_array_equal(y, expected)
@@ -89,7 +90,7 @@ def test_layers(isa: Isa, threads: int, reduction: Reduction) -> None:
     dispatch.close()
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_extremes(isa: Isa) -> None:
     dispatch = make_dispatch(isa, 1)
     lowest = np.full((1, 4, 4, 5), -(2**15), np.int16)
@@ -98,7 +99,7 @@ def test_extremes(isa: Isa) -> None:
     assert (pool(dispatch, make_pool(Reduction.SUM, rows, rows, 5), lowest) == -(2**19)).all()
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_misuse_is_refused(isa: Isa) -> None:
     dispatch = make_dispatch(isa, 1)
     inside = [Window(0, 2)]

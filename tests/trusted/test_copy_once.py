@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from slalom.arithmetic.dispatch import available_isas, make_dispatch
+from slalom.arithmetic.dispatch import make_dispatch
 from slalom.arithmetic.fused import PassInput, run_pass
 from slalom.arithmetic.pointwise import prepare_program
 from slalom.errors import IntegrityError
@@ -30,6 +30,7 @@ from slalom.plan.steps import (
 )
 from slalom.session import Session
 from tests.devices import NumpyDevice
+from tests.isas import FUSED_ISAS
 
 COUNT = 20_000
 TRIALS = 30
@@ -85,7 +86,7 @@ class Flipping(NumpyDevice):
         self.words = None
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 @pytest.mark.parametrize("protection", ["verified", "private"])
 @pytest.mark.parametrize("check", ["direct", "preprocessed"])
 def test_a_claim_that_changes_is_refused_or_was_right(isa: str, protection: str, check: str) -> None:
@@ -109,7 +110,7 @@ def test_a_claim_that_changes_is_refused_or_was_right(isa: str, protection: str,
     assert sum(outcomes.values()) == TRIALS
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 def test_a_pass_reads_a_claim_once(isa: str) -> None:
     """The dots and the values of one pass are of the same words, whatever another thread does to the claim."""
     words = np.zeros((1, 2**20), np.int32)

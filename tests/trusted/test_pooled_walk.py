@@ -9,7 +9,6 @@ import pytest
 import reference.network
 from slalom import attacks
 from slalom.arithmetic import fused
-from slalom.arithmetic.dispatch import available_isas
 from slalom.errors import IntegrityError
 from slalom.plan import Plan
 from slalom.plan.flow import trace_flow
@@ -18,6 +17,7 @@ from slalom.session import Session
 from tests import graphs
 from tests.devices import NumpyDevice, same
 from tests.graph_builder import Builder
+from tests.isas import FUSED_ISAS
 
 PAIRS = tuple(Window(2 * k, 2 * k + 2) for k in range(4))
 
@@ -60,7 +60,7 @@ def test_which_pools_are_taken() -> None:
     assert {source: step.name for source, step in found.items()} == {"relu1": "first", "relu5": "sixth"}
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", FUSED_ISAS)
 @pytest.mark.parametrize("level", ["enclave", "verified", "blinded", "private"])
 @pytest.mark.parametrize("check", ["preprocessed", "direct"])
 def test_equal_to_the_reference(isa: str, level: str, check: str) -> None:
