@@ -84,11 +84,11 @@ class Setup:
 
     def close(self, life: Life) -> None:
         """Ends a life. Raises DeviceError, with its secrets gone, where the device does not close."""
-        life.trusted.close()
         try:
             if life.dealer is not None:
-                life.dealer.close()
+                life.dealer.close()  # first: who waits for it is told, and need not be waited for
         finally:
+            life.trusted.close()
             if isinstance(life.device, RemoteDevice):
                 life.device.close()
             elif life.device is not None:

@@ -4,6 +4,8 @@ device."""
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -209,6 +211,23 @@ def test_a_bank_whose_dealer_fails(when_empty: WhenEmpty, tmp_path: Path) -> Non
         else:
             with pytest.raises(MaskError, match="the dealer failed" if when_empty is WhenEmpty.WAIT else "no masks"):
                 session.run(GOOD)
+
+
+def test_a_dealer_that_says_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    released = threading.Event()
+
+    class Silent(Dealing):
+        def compute(self, step_names: Any, words: Any) -> Any:
+            released.wait(PATIENCE)
+            return super().compute(step_names, words)
+
+    options = MaskBankOptions(request=4, target=4, low=4, memory=EVERYTHING, when_empty=WhenEmpty.COMPUTE)
+    begin = time.monotonic()
+    with dealt_by(Silent(), tmp_path / "d", mask_bank=options, timeout_seconds=600) as (session, _):
+        assert same(session.run(GOOD), EXPECTED)
+        session.close()
+        assert time.monotonic() - begin < PATIENCE
+        released.set()
 
 
 def test_a_dealer_that_cannot_be_had(tmp_path: Path) -> None:
