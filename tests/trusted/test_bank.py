@@ -294,6 +294,26 @@ def test_where_one_set_was_tampered_with_the_others_of_the_request_are_overwritt
     bank.destroy()
 
 
+def test_a_request_that_waits_for_masks_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MaskBank, "wanted", lambda self, usual, turn, *, filling: None)
+    options = MaskBankOptions(request=4, target=4, low=4, memory=EVERYTHING, when_empty=WhenEmpty.WAIT)
+    told: list[str] = []
+
+    def ask(session: Session) -> None:
+        try:
+            session.run(GOOD)
+        except MaskError as error:
+            told.append(str(error))
+
+    session = open_session(mask_bank=options, timeout_seconds=600)
+    thread = threading.Thread(target=ask, args=(session,))
+    thread.start()
+    time.sleep(0.2)
+    session.close()
+    thread.join(20)
+    assert told == ["the session was closed"]
+
+
 def test_a_bank_that_cannot_hold_one_micro_batch_is_refused() -> None:
     with pytest.raises(ApiMisuse, match="masks for one micro-batch take"):
         open_session(mask_bank=MaskBankOptions(request=4, target=4, memory=1))

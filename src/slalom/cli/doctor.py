@@ -66,10 +66,7 @@ def print_diagnosis(found: Diagnosis) -> None:
     _section(
         console,
         "who must not collude",
-        [
-            ("device", "with nobody who sees inside the trusted side; it is checked, and sees noise at private"),
-            ("dealer", f"with the device: it {DEALER_TRUST}"),
-        ],
+        [("device and dealer", f"with each other: a dealer {DEALER_TRUST}")],
     )
     _section(console, "packages", [(name, text or "not installed") for name, text in found.packages.items()])
     lacks = missing(found)

@@ -14,7 +14,7 @@ import numpy as np
 from slalom.arithmetic.dispatch import Dispatch, make_dispatch
 from slalom.arithmetic.engine import LinearEngine, make_engine
 from slalom.arithmetic.fused import MAXIMUM_PROBES
-from slalom.errors import ApiMisuse, DeviceError, IntegrityError
+from slalom.errors import ApiMisuse, DeviceError, IntegrityError, MaskError
 from slalom.link.port import DevicePort
 from slalom.link.remote import RemoteDevice
 from slalom.plan import Plan
@@ -204,6 +204,8 @@ class TrustedSession:
 
     def close(self) -> None:
         """Ends the session and destroys its secrets; may be called twice."""
+        if self._masks is not None:
+            self._masks.fail(MaskError("the session was closed"))  # whoever waits for masks holds the lock
         with self._lock:
             self._destroy("it was closed")
 
