@@ -308,7 +308,8 @@ def test_a_request_that_waits_for_masks_does_not_hold_up_the_end(monkeypatch: py
     session = open_session(mask_bank=options, timeout_seconds=600)
     thread = threading.Thread(target=ask, args=(session,))
     thread.start()
-    time.sleep(0.2)
+    (life,) = session._crew.lives
+    assert wait_until(life.trusted._lock.locked)
     session.close()
     thread.join(20)
     assert told == ["the session was closed"]
