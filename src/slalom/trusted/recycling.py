@@ -16,7 +16,7 @@ from slalom.trusted.workspace import Workspace
 class Recycler:
     """Gives arrays whose memory comes back by itself. Thread-safe. What was in it is there until it is written again.
 
-    It never holds more than was in use at once.
+    What it keeps is the most that was in use at once, of each size.
     """
 
     def __init__(self) -> None:
