@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from slalom.errors import ApiMisuse, MaskError, PrivacyError
 from slalom.isolation.secret import SecretMemory
 from slalom.trusted.randomness import PlainMemory
 from slalom.trusted.vault import Vault
+from slalom.trusted.vault import make_vault as fresh_vault
 
 DIGEST = bytes(range(32))
 SIZES = (1, 5, 2**16 - 1, 2**16, 2**16 + 1, 3 * 2**16 + 7)  # words: around a chunk and several
@@ -255,3 +258,34 @@ def change(path: Path, place: int) -> None:
     whole = bytearray(path.read_bytes())
     whole[place] ^= 4
     path.write_bytes(whole)
+
+
+_DIES = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from slalom.trusted.randomness import PlainMemory
+from slalom.trusted.vault import make_vault
+vault = make_vault(Path(sys.argv[1]), bytes(32), PlainMemory)
+vault.seal(np.arange(1000, dtype=np.int32), b"label")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
+    """The file is as large as the bank was: in a memory file system it would be memory that nobody gets back."""
+    living = fresh_vault(tmp_path, DIGEST, PlainMemory)
+    record = living.seal(words_of(100), b"label")
+    (kept,) = tmp_path.iterdir()
+    subprocess.run([sys.executable, "-c", _DIES, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "slalom-masks-link").symlink_to(tmp_path / "elsewhere")
+    other = tmp_path / "mine"
+    other.write_text("not a vault's")
+    after = fresh_vault(tmp_path, DIGEST, PlainMemory)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {kept.name, "mine", "slalom-masks-link"} < names and len(names) == 4
+    np.testing.assert_array_equal(living.open(record), words_of(100))
+    for vault in (living, after):
+        vault.destroy()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "slalom-masks-link"}

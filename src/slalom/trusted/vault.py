@@ -7,6 +7,8 @@ from an earlier day does not open. The key is of this process and dies with it, 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -73,6 +75,7 @@ class Vault:
             raise ApiMisuse(f"{path} is there already", hint="masks are spilled to a file of their own") from error
         except OSError as error:
             raise ApiMisuse(f"cannot make {path}: {error.strerror}") from error
+        _hold(self._file)
         self._key = draw_key(key_memory)
         self._lock = threading.Condition()
         self._busy = 0  # calls that read or write the file
@@ -218,5 +221,30 @@ def _nonce(record: Record, chunk: int) -> bytes:
 
 
 def make_vault(folder: Path, digest: bytes, key_memory: Callable[[int], KeyMemory]) -> Vault:
-    """A vault in a file of its own, under a fresh name. Raises ApiMisuse where none can be made there."""
+    """A vault in a file of its own, under a fresh name. Raises ApiMisuse where none can be made there.
+
+    Removes what vaults of processes that were killed left behind: nobody can open it.
+    """
+    for path in folder.glob(FILE_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            _remove_abandoned(path)
     return Vault(folder / fresh_name(FILE_PREFIX), digest, key_memory)
+
+
+def _hold(file: int) -> bool:
+    """Whether the file is this process's now, until it closes it or ends; False where it is another's."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes a vault's file unless a process holds it. One that is not held yet loses its name alone."""
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if _hold(file):
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(file)
