@@ -107,7 +107,7 @@ def make_dealer_source(place: str, choice: LinkChoice) -> SpawnSource | Endpoint
         # LOAD-BEARING: the link is not encrypted, and who reads seeds and blinded words has the input
         raise ApiMisuse(
             f"the seeds of masks would go to {endpoint} in clear",
-            hint="reach the dealer through a tunnel: unix:PATH, or tcp:127.0.0.1:PORT",
+            hint="reach the dealer through a tunnel: tcp:127.0.0.1:PORT",
         )
     return EndpointSource(endpoint, replace(_options(choice, endpoint.transport), streams=False))
 
