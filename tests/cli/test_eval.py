@@ -22,7 +22,7 @@ from tests.cli.running import PHOTOGRAPHIC, TINY, answer, assert_refused, slalom
 
 FIELDS = {
     "model", "plan_digest", "weights", "protection", "check", "rounds", "schedule", "platform", "workers", "incidents",
-    "tee",
+    "tee", "bytes_to_dealer", "bytes_from_dealer", "dealers",
     "soundness_bits", "images", "images_per_second", "seconds", "setup_seconds", "trusted_seconds", "device_seconds",
     "mask_seconds", "masks", "bytes_to_device", "bytes_from_device", "agreement_with_float", "max_logit_error", "top1",
     "outputs_sha256", "memory", "predictions",
