@@ -32,15 +32,29 @@ def compile_small(name: str) -> Plan:
     return slalom.compile(load_module(name).module, (images,), [images], name=name)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in names()]
-)
-def test_outputs_are_equal_at_every_level_and_check(name: str) -> None:
+LEVELS = {"device", "enclave", "blinded"}  # one check, or none
+CHECKS = ("preprocessed", "direct", "batched")
+
+
+def cases() -> list[object]:
+    """Every network at every level, its checks in turns; and, slow, with all checks, and the deep ones."""
+    found: list[object] = []
+    for index, name in enumerate(names()):
+        turn = CHECKS[index % len(CHECKS)]
+        few = [combination for combination in COMBINATIONS if combination[0] in LEVELS or combination[1] == turn]
+        marks = [pytest.mark.slow] if name in DEEP else []
+        found.append(pytest.param(name, few, marks=marks, id=f"{name}-{turn}"))
+        found.append(pytest.param(name, COMBINATIONS, marks=pytest.mark.slow, id=f"{name}-all"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "combinations"), cases())
+def test_outputs_are_equal_at_every_level_and_check(name: str, combinations: list[tuple[str, str, str]]) -> None:
     plan = compile_small(name)
     size = SMALL.get(name, 32)
     images = noise_images((3, size, size), 2, seed=2)
     outputs = {}
-    for protection, check, schedule in COMBINATIONS:
+    for protection, check, schedule in combinations:
         with slalom.Session(plan, protection=protection, check=check, schedule=schedule) as session:
             outputs[protection, check] = session.run(images)
     first = outputs["enclave", "preprocessed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-SECONDS = 10.0
+SECONDS = 5.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
