@@ -198,7 +198,10 @@ def test_the_table_of_a_level_without_checks_says_so(plan_file: Path) -> None:
 # ---------------------------------------------------------------- attacks and weights
 
 
-@pytest.mark.parametrize("attack", attacks.names())
+@pytest.mark.parametrize(
+    "attack",
+    [pytest.param(name, marks=[pytest.mark.slow] if index % 5 else []) for index, name in enumerate(attacks.names())],
+)
 def test_every_attack_is_refused_with_its_step(plan_file: Path, attack: str) -> None:
     result = slalom("eval", plan_file, "--attack", attack, "--batch-size", 4, "--batches", 2, "--json")
     assert_refused(result, IntegrityError, f"attack '{attack}' refused", "step")

@@ -73,7 +73,7 @@ def test_words_within_fewer_digits(case: Case, digits: int, dtype) -> None:
     check(case, words.astype(dtype), case.draw_weight(rng), digits)
 
 
-@pytest.mark.parametrize("digits", [1, 2, 4])
+@pytest.mark.parametrize("digits", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
 @pytest.mark.parametrize(
     "name",

@@ -84,9 +84,16 @@ def test_a_fault_ends_in_a_named_error(
         assert session.report.incidents[-1].outcome is Outcome.RAISED
 
 
-@pytest.mark.parametrize("on_failure", ["retry", "enclave"])
+@pytest.mark.parametrize(
+    ("level", "schedule", "on_failure"),
+    [
+        ("verified", "ahead", "retry"),
+        ("private", "ahead", "enclave"),
+        pytest.param("verified", "ahead", "enclave", marks=pytest.mark.slow),
+        pytest.param("private", "ahead", "retry", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize(("level", "schedule"), [("verified", "ahead"), ("private", "ahead")])
 def test_a_session_goes_on_after_a_fault(
     level: str, schedule: str, fault: str, on_failure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
