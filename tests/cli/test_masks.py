@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from slalom import Plan
+from slalom.arithmetic.keystream import SEED_SIZE
 from slalom.errors import ApiMisuse
+from slalom.plan.flow import trace_flow
 from slalom.plan.mask_cost import mask_cost
 from tests.cli.running import answer, assert_refused, slalom
 from tests.devices import plan_of
@@ -43,7 +45,10 @@ def test_inspect_says_what_masks_cost(plan_file: Path) -> None:
     }  # fmt: skip
     assert cost.masks == found["bytes_to_device_per_image"] and cost.images == found["bytes_from_device_per_image"]
     assert cost.products == 4 * found["multiply_accumulates"]
-    assert "masks of blinded and private" in slalom("inspect", plan_file).stdout
+    assert found["dealer"]["mask_image_bytes_per_image"] == cost.images
+    assert found["dealer"]["seed_bytes_per_micro_batch"] == SEED_SIZE * len(trace_flow(plan.graph).consumers)
+    shown = slalom("inspect", plan_file).stdout
+    assert "masks of blinded and private" in shown and "a dealer is given" in shown
 
 
 @pytest.mark.parametrize("policy", ["wait", "compute"])

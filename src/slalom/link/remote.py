@@ -175,9 +175,7 @@ class RemoteDevice:
         Words that `outbox` gave are where they should be; others are copied. Each claim lies in a slot, which the
         device may still write to, and which is free again when nobody holds the claim.
         """
-        layout = self._require_open().layout
-        answers = [(layout.positions[name], layout.steps[layout.positions[name]].output.shape) for name in step_names]
-        return self._exchange(_COMPUTE, words, answers)
+        return self._exchange(_COMPUTE, words, self._claims_of(step_names))
 
     def compute(self, step_names: Sequence[str], words: NDArray[Any]) -> list[NDArray[Any]]:
         """As `submit`, and waits for the claims."""
@@ -187,8 +185,7 @@ class RemoteDevice:
         """As `submit`, for the words int32 [B, *shape] that a seed stands for: of them only the seed crosses."""
         if len(seed) != SEED_SIZE:
             raise ApiMisuse(f"a seed has {SEED_SIZE} bytes, not {len(seed)}")
-        layout = self._require_open().layout
-        answers = [(layout.positions[name], layout.steps[layout.positions[name]].output.shape) for name in step_names]
+        answers = self._claims_of(step_names)
         return self._exchange(_DEAL, self.outbox(shape), answers, seed)
 
     def run(self, activation: NDArray[np.int16]) -> list[NDArray[Any]]:
@@ -307,6 +304,12 @@ class RemoteDevice:
             release = _do_nothing
         self._require_open().conversation.ask(self._message(form.ask, request, slot, words, errands, seed), expected)
         return Ticket(arrivals, [promised[position] for position, _ in answers], release)
+
+    def _claims_of(self, step_names: Sequence[str]) -> list[tuple[int, Shape]]:
+        """The place of each linear step in the plan, and the shape of its claim."""
+        layout = self._require_open().layout
+        positions = [layout.positions[name] for name in step_names]
+        return [(position, layout.steps[position].output.shape) for position in positions]
 
     def _errand_of(self, form: _Form, memory: Memory, position: int, words: NDArray[Any], streams: bool) -> Errand:
         """What is asked about these words: a linear step, or an output."""
