@@ -49,6 +49,8 @@ class TorchEngine:
     Holds no data of its own and may be shared. Raises DeviceError where no product is exact.
     """
 
+    device = torch.device("cpu")
+
     def __init__(self, products: Sequence[Product] = (ByteProduct(), FloatProduct())) -> None:
         for product in products:
             self._product = product
@@ -82,11 +84,11 @@ class TorchEngine:
         if words.shape[1:] != prepared.input_shape:
             raise ApiMisuse(f"a chain for items of {prepared.input_shape} was given {words.shape[1:]}")
         # torch only takes arrays that may be written to, though nothing here writes to this one
-        image = torch.from_numpy(np.require(words, requirements=("C", "W", "A")))
+        image = torch.from_numpy(np.require(words, requirements=("C", "W", "A"))).to(self.device)
         with torch.inference_mode():
             for prepared_map in prepared.maps:
                 image = self._apply_map(prepared_map, image.view(-1, *prepared_map.geometry.input_image))
-        result: NDArray[np.int32] = image.view(len(words), *prepared.output_shape).numpy()
+        result: NDArray[np.int32] = image.view(len(words), *prepared.output_shape).cpu().numpy()
         return result
 
     def _prepare_map(self, geometry: Geometry, weight: NDArray[np.int8]) -> PreparedMap:

@@ -82,13 +82,17 @@ def make_resident(
     resident: list[ResidentMap] = []
     limit = source.limit
     for position, (linear_map, geometry) in enumerate(zip(maps, geometries, strict=True)):
-        kernel = torch.from_numpy(np.array(weights[linear_map.weight])).to(device)
-        single = geometry.groups > 1 and geometry.group_inputs == 1
-        packed = kernel.view(geometry.taps, -1) if single else pack_weights(geometry, kernel)
-        resident.append(ResidentMap(geometry, packed, _digits(limit)))
+        resident.append(place_map(geometry, weights[linear_map.weight], _digits(limit), device))
         # |x| <= limit for the chain's input -> |value after this map| <= weight_bound * limit
         limit = weight_bound(maps[: position + 1], weights) * source.limit
     return tuple(resident)
+
+
+def place_map(geometry: Geometry, weight: NDArray[np.int8], digits: int, device: torch.device) -> ResidentMap:
+    """One map on the device, its weights packed there."""
+    kernel = torch.from_numpy(np.array(weight)).to(device)
+    single = geometry.groups > 1 and geometry.group_inputs == 1
+    return ResidentMap(geometry, kernel.view(geometry.taps, -1) if single else pack_weights(geometry, kernel), digits)
 
 
 def _digits(limit: int) -> int:

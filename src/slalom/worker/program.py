@@ -45,11 +45,19 @@ def load_plan(options: WorkerOptions) -> Plan:
 
 
 def make_device(options: WorkerOptions) -> DevicePort:
-    """The device that was asked for, or the cheating one. Raises DeviceError where it cannot be had."""
+    """The device that was asked for, or the cheating one, whose products are that device's.
+
+    Raises DeviceError where it cannot be had.
+    """
     if options.attack is not None:
         from slalom import attacks
 
-        return attacks.make(options.attack, options.attack_seed, options.attack_step, options.threads)
+        engine = None
+        if options.device == "cuda":
+            from slalom.device.accelerated import CudaEngine
+
+            engine = CudaEngine()
+        return attacks.make(options.attack, options.attack_seed, options.attack_step, options.threads, engine)
     if options.device == "cpu":
         return LocalDevice(options.threads)
     if options.device == "cuda":
