@@ -99,6 +99,7 @@ void read_output(FusedPass& pass, const nb::tuple& output) {
     pass.image_count = read_probes(nb::cast<nb::tuple>(output[2]), pass.count, pass.probe_images);
     pass.mask = data_of<const int32_t>(output[3], total);
     pass.blinded = data_of<int32_t>(output[4], total);
+    pass.blinded_stride = pass.count;
     pass.stream = nb::cast<bool>(output[5]);
     pass.stream_values = nb::cast<bool>(output[6]);
 }
@@ -113,54 +114,77 @@ void check_whole(const FusedPass& pass) {
     if (!one_source || !one_output || !masked || !dotted) throw nb::value_error("the fused pass lacks an array");
 }
 
-// pieces: None, or (memory, bytes of a place, places, ready, taken, over, first, span, packed, patience). Then the source
-// has neither claims nor packed claims: they come in pieces, and `pass` is as if the first lay there.
-struct Arriving {
+// One way through a ring: None, or (memory, bytes of a place, places, ready, taken, over, first, span, packed, patience).
+struct Way {
     Pieces pieces{};
     bool given = false, packed = false;
-    size_t span;  // elements of an item in a piece, or all of them
 
-    Arriving(FusedPass& pass, nb::handle object) : span(pass.count) {
+    Way(size_t batch, size_t count, nb::handle object) {
         if (object.is_none()) return;
         const auto parts = nb::cast<nb::tuple>(object);
         given = true;
         pieces.size = nb::cast<size_t>(parts[1]);
         pieces.places = nb::cast<size_t>(parts[2]);
-        pieces.memory = data_of<const uint8_t>(parts[0], pieces.size * pieces.places);
-        pieces.ready = data_of<const uint32_t>(parts[3], 1);
+        pieces.memory = data_of<uint8_t>(parts[0], pieces.size * pieces.places);
+        pieces.ready = data_of<uint32_t>(parts[3], 1);
         pieces.taken = data_of<uint32_t>(parts[4], 1);
         pieces.over = data_of<const uint32_t>(parts[5], 1);
         pieces.first = nb::cast<uint32_t>(parts[6]);
-        pieces.span = nb::cast<size_t>(parts[7]);
+        pieces.span = std::min(nb::cast<size_t>(parts[7]), count);
         packed = nb::cast<bool>(parts[8]);
         pieces.patience = nb::cast<double>(parts[9]);
-        span = std::min(pieces.span, pass.count);
         const size_t width = packed ? 3 : sizeof(int32_t);
-        if (!pieces.memory || span == 0 || pass.batch * span * width > pieces.size || pass.claims || pass.packed)
-            throw nb::value_error("the pieces of a claim do not fit their places");
-        point(pass, 0);
+        if (!pieces.memory || !pieces.ready || !pieces.taken || !pieces.over || pieces.span == 0 ||
+            batch * pieces.span * width > pieces.size)
+            throw nb::value_error("the pieces of a pass do not fit their places");
     }
 
     const Pieces* ring() const { return given ? &pieces : nullptr; }
+};
+
+// What of a pass comes and goes in pieces; both are cut alike. A claim that comes is neither in claims nor in packed, and
+// `pass` is as if its first piece lay there; words that go are not in blinded, likewise.
+struct Cut {
+    Way coming, going;
+    size_t span;  // elements of an item in a piece, or all of them
+
+    Cut(FusedPass& pass, nb::handle claim, nb::handle words)
+        : coming(pass.batch, pass.count, claim), going(pass.batch, pass.count, words), span(pass.count) {
+        if (coming.given) span = coming.pieces.span;
+        if (going.given) span = going.pieces.span;
+        if (coming.given && (coming.pieces.span != span || pass.claims || pass.packed))
+            throw nb::value_error("a claim comes in pieces, cut as the words are, or lies in an array");
+        if (going.given && (pass.blinded || going.packed || going.pieces.span != span))
+            throw nb::value_error("words go in pieces, or into an array");
+        point(pass, 0);
+    }
+
+    bool given() const { return coming.given || going.given; }
     size_t begin(size_t piece) const { return piece * span; }
     size_t end(size_t piece, size_t count) const { return std::min(begin(piece) + span, count); }
     size_t count(size_t elements) const { return (elements + span - 1) / span; }
 
     // Where element 0 of the first item would lie if the piece held all elements.
     void point(FusedPass& pass, size_t piece) const {
-        if (!given) return;
-        const uint8_t* const place = pieces.place(piece);
-        pass.claim_stride = end(piece, pass.count) - begin(piece);
-        if (packed) {
-            pass.packed = place - 3 * begin(piece);
-        } else {
-            pass.claims = reinterpret_cast<const int32_t*>(place) - begin(piece);
+        const size_t stride = end(piece, pass.count) - begin(piece);
+        if (coming.given) {
+            const uint8_t* const place = coming.pieces.place(piece);
+            pass.claim_stride = stride;
+            if (coming.packed) {
+                pass.packed = place - 3 * begin(piece);
+            } else {
+                pass.claims = reinterpret_cast<const int32_t*>(place) - begin(piece);
+            }
+        }
+        if (going.given) {
+            pass.blinded = reinterpret_cast<int32_t*>(going.pieces.place(piece)) - begin(piece);
+            pass.blinded_stride = stride;
         }
     }
 };
 
-// How the pieces came (0: all, or there are none; 1: late; 2: they end), when the last was read on the steady clock, and
-// the most seconds that a thread waited for them.
+// How the pieces went (as Arrival; 0: all, or there are none), when the last was done with on the steady clock, and the
+// most seconds that a thread waited for them.
 nb::tuple told(const Schedule& schedule) {
     if (schedule.arrival() == Arrival::interrupted) throw nb::python_error();
     return nb::make_tuple(static_cast<int>(schedule.arrival()), schedule.arrived_at(), schedule.waited());
@@ -193,7 +217,7 @@ struct Dots {
 
 // shape: (batch, count, elements a range is a multiple of, ranges of a piece at most, threads). Returns as `told`.
 nb::tuple fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple output,
-                     nb::tuple dots, nb::handle pieces) {
+                     nb::tuple dots, nb::handle claim, nb::handle words) {
     FusedPass pass{};
     pass.batch = nb::cast<size_t>(shape[0]);
     pass.count = nb::cast<size_t>(shape[1]);
@@ -203,7 +227,7 @@ nb::tuple fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb:
     read_source(pass, source);
     read_program(pass, program);
     read_output(pass, output);
-    const Arriving arriving(pass, pieces);
+    const Cut cut(pass, claim, words);
     const Dots source_dots(dots[0], threads, pass.batch * pass.probe_count);
     const Dots output_dots(dots[1], threads, pass.batch * pass.image_count);
     pass.source_dots = source_dots.sums;
@@ -211,10 +235,10 @@ nb::tuple fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb:
     check_whole(pass);
     const FusedKernels& chosen = kernels(isa);
     const auto ranges_of = [&](size_t piece) {
-        return Ranges(arriving.begin(piece), arriving.end(piece, pass.count), multiple, most);
+        return Ranges(cut.begin(piece), cut.end(piece, pass.count), multiple, most);
     };
     const size_t units = ranges_of(0).parts;  // the last piece may have fewer
-    Schedule schedule(arriving.ring(), arriving.count(pass.count), units);
+    Schedule schedule(cut.coming.ring(), cut.going.ring(), cut.count(pass.count), units);
     {
         nb::gil_scoped_release released;
         auto work = [&](size_t thread) {
@@ -223,7 +247,7 @@ nb::tuple fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb:
                 const Ranges ranges = ranges_of(piece);
                 if (unit >= ranges.parts) return;
                 FusedPass own = pass;
-                arriving.point(own, piece);
+                cut.point(own, piece);
                 own.begin = ranges.edge(unit);
                 own.end = ranges.edge(unit + 1);
                 own.source_dots = found.data();
@@ -233,7 +257,7 @@ nb::tuple fused_pass(int isa, Team& team, nb::tuple shape, nb::tuple source, nb:
                 add_dots(output_dots.of(thread), own.output_dots, output_dots.count);
             });
         };
-        team.run(std::min(threads, arriving.given ? threads : units), work);
+        team.run(std::min(threads, cut.given() ? threads : units), work);
         source_dots.finish();
         output_dots.finish();
     }
@@ -308,7 +332,7 @@ void pool_band(const FusedKernels& kernels, const LinearKernels& linear, const F
 // As fused_pass, but what is written is the maximum of each window; a unit is a band: some items of one output row. No
 // piece ends within the rows of a window. shape: (batch, count, threads). dots: uint64 [threads, batch, probes].
 nb::tuple fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple source, nb::tuple program, nb::tuple pool,
-                            nb::handle dots, nb::handle pieces) {
+                            nb::handle dots, nb::handle claim) {
     FusedPass pass{};
     pass.batch = nb::cast<size_t>(shape[0]);
     pass.count = nb::cast<size_t>(shape[1]);
@@ -316,7 +340,7 @@ nb::tuple fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple sour
     if (threads == 0) throw nb::value_error("a pass has at least one range");
     read_source(pass, source);
     read_program(pass, program);
-    const Arriving arriving(pass, pieces);
+    const Cut cut(pass, claim, nb::none());
     const Pooling pooling = read_pooling(pool, pass.batch, threads);
     const Dots found(dots, threads, pass.batch * pass.probe_count);
     pass.source_dots = pass.output_dots = found.sums;
@@ -325,12 +349,12 @@ nb::tuple fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple sour
     const LinearKernels& linear = linear_kernels(isa);
     const size_t groups = (pass.batch + pooling_items - 1) / pooling_items;
     std::vector<size_t> rows{0};  // the first output row of each piece, and the end
-    for (size_t piece = 0; piece < arriving.count(pass.count); ++piece) {
+    for (size_t piece = 0; piece < cut.count(pass.count); ++piece) {
         size_t row = rows.back();
-        while (row < pooling.height() && pooling.last(row) <= arriving.end(piece, pass.count)) ++row;
+        while (row < pooling.height() && pooling.last(row) <= cut.end(piece, pass.count)) ++row;
         rows.push_back(row);
     }
-    Schedule schedule(arriving.ring(), rows.size() - 1, std::max<size_t>(1, rows[1]) * groups);
+    Schedule schedule(cut.coming.ring(), nullptr, rows.size() - 1, std::max<size_t>(1, rows[1]) * groups);
     {
         nb::gil_scoped_release released;
         auto work = [&](size_t thread) {
@@ -339,7 +363,7 @@ nb::tuple fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple sour
                 const size_t row = rows[piece] + unit / groups, item = unit % groups * pooling_items;
                 if (row >= rows[piece + 1]) return;
                 FusedPass own = pass;
-                arriving.point(own, piece);
+                cut.point(own, piece);
                 const size_t items = std::min(pass.batch - item, pooling_items);
                 pool_band(chosen, linear, own, pooling, row, item, items, scratch, found.of(thread));
             });
@@ -364,11 +388,11 @@ void field_multiply(int isa, Factor a, Factor b, Product product) {
 
 void bind_fused(nb::module_& module) {
     module.def("fused_pass", &fused_pass, nb::arg("isa"), nb::arg("team"), nb::arg("shape"), nb::arg("source"),
-               nb::arg("program"), nb::arg("output"), nb::arg("dots"), nb::arg("pieces").none(),
+               nb::arg("program"), nb::arg("output"), nb::arg("dots"), nb::arg("claim").none(), nb::arg("words").none(),
                "The fused pass; see slalom.arithmetic.fused.");
     module.attr("POOLING_ITEMS") = pooling_items;
     module.def("fused_pass_pooled", &fused_pass_pooled, nb::arg("isa"), nb::arg("team"), nb::arg("shape"),
-               nb::arg("source"), nb::arg("program"), nb::arg("pool"), nb::arg("dots"), nb::arg("pieces").none(),
+               nb::arg("source"), nb::arg("program"), nb::arg("pool"), nb::arg("dots"), nb::arg("claim").none(),
                "The fused pass that keeps maxima alone; see slalom.arithmetic.fused.");
     module.def("field_multiply", &field_multiply, nb::arg("isa"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
                nb::arg("product").noconvert(), "Elementwise a * b mod p for elements of the field.");

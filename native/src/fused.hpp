@@ -54,6 +54,7 @@ struct FusedPass {
     size_t image_count;
     const int32_t* mask;        // null or together with blinded
     int32_t* blinded;
+    size_t blinded_stride;      // elements from one item to the next in blinded: count, or fewer in a piece
     bool stream;                // write blinded past the caches
     bool stream_values;         // write activation_out past the caches
     uint64_t* source_dots;      // [batch, probe_count]

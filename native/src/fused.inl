@@ -60,7 +60,7 @@ inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& t
                              : reinterpret_cast<const int32_t*>(
                                    place(pass.packed, reinterpret_cast<const uint8_t*>(tile.source), 3 * claim));
     return {claims, place(pass.mask_image, tile.source, own), place(pass.mask, tile.source, own),
-            place(pass.stream ? nullptr : pass.blinded, tile.source, own),
+            place(pass.stream ? nullptr : pass.blinded, tile.source, next(pass.blinded_stride)),
             no_activation ? tile.output : pass.activation_out + next(pass.activation_stride)};
 }
 
@@ -205,7 +205,7 @@ template <bool aligned, class Put>
 SLALOM_INLINE void blind(const FusedPass& pass, const Range& range, const Ahead& ahead, const int16_t* q, Put put) {
     const size_t place = range.item * pass.count + range.begin, count = range.count;
     const int32_t* __restrict mask = pass.mask + place;
-    int32_t* __restrict blinded = pass.blinded + place;
+    int32_t* __restrict blinded = pass.blinded + range.item * pass.blinded_stride + range.begin;
     const int32_t* next = ahead.mask_image;
     size_t i = 0;
     if (aligned)
@@ -302,7 +302,7 @@ inline void run_merged(const FusedPass& pass, const Range& range, const Probes& 
     at.activation = pass.activation_out == nullptr
                         ? nullptr
                         : pass.activation_out + range.item * pass.activation_stride + range.begin;
-    at.blinded = pass.blinded + place;
+    at.blinded = pass.blinded + range.item * pass.blinded_stride + range.begin;
     at.probe = probes.tile[0];
     at.probe_image = images.tile[0];
     at.next_claims = ahead.claims;

@@ -25,7 +25,8 @@ def fused_pass(
     program: tuple[Any, ...],
     output: tuple[Any, ...],
     dots: tuple[Any, ...],
-    pieces: tuple[Any, ...] | None,
+    claim: tuple[Any, ...] | None,
+    words: tuple[Any, ...] | None,
 ) -> tuple[int, float, float]: ...
 def fused_pass_pooled(
     isa: int,
@@ -35,7 +36,7 @@ def fused_pass_pooled(
     program: tuple[Any, ...],
     pool: tuple[Any, ...],
     dots: NDArray[Any],
-    pieces: tuple[Any, ...] | None,
+    claim: tuple[Any, ...] | None,
 ) -> tuple[int, float, float]: ...
 def field_multiply(isa: int, a: NDArray[Any], b: NDArray[Any], product: NDArray[Any]) -> None: ...
 def gemm(

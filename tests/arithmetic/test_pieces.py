@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from slalom.arithmetic import fused
 from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.arithmetic.fused import PassInput, pack_claims, run_pass
-from slalom.arithmetic.pieces import PIECE_NUMBERS, Passage, Ring, StreamedClaim
+from slalom.arithmetic.pieces import PIECE_NUMBERS, Passage, Ring, StreamedClaim, StreamedWords
 from slalom.errors import ApiMisuse, DeviceError
 from tests.arithmetic.test_fused import Case, draw, draw_words
 from tests.arithmetic.test_pooled_pass import RESIDUAL, UNEVEN, Form
@@ -170,6 +170,127 @@ def test_who_waits_can_be_interrupted(isa: Isa) -> None:
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)
+
+
+# ---------------------------------------------------------------- words that go
+
+
+def going(shape: tuple[int, int], span: int, ring: Ring, patience: float = PATIENCE) -> StreamedWords:
+    """A way for the words of a pass, of which nobody takes any yet."""
+    return StreamedWords(Passage(ring, int(ring.ready[0]), *shape, span, False), patience)
+
+
+class Receiver(threading.Thread):
+    """Takes words piece by piece, and spoils each place just before it lets it go."""
+
+    def __init__(self, passage: Passage) -> None:
+        super().__init__(daemon=True)
+        self.passage = passage
+        self.words = np.zeros(passage.shape, np.int32)
+        self.start()
+
+    def run(self) -> None:
+        ring = self.passage.ring
+        for piece in self.passage.each():
+            deadline = time.monotonic() + PATIENCE
+            while not ring.has(piece.number) and time.monotonic() < deadline:
+                time.sleep(0)
+            self.words[:, piece.begin : piece.end] = piece.place
+            piece.place[...] = 0x5A5A5A5A
+            ring.taken[0] = (piece.number + 1) % PIECE_NUMBERS
+
+
+def masked_inputs(kind: str) -> PassInput:
+    """Passes that blind: of a claim, of an activation, and of a claim with another's activation added."""
+    given, rng = inputs("masked"), np.random.default_rng(6)
+    if kind == "activation":
+        activation = rng.integers(-127, 128, given.shape).astype(np.int16)
+        return replace(given, source=activation, mask_image=None, probes=(), program=None)
+    if kind == "residual":
+        both = inputs("residual")
+        return replace(both, mask_image=draw_words(rng, both.shape), mask=draw_words(rng, both.shape))
+    return given
+
+
+@pytest.mark.parametrize("first", [0, PIECE_NUMBERS - 2], ids=["from 0", "around 2^32"])
+@pytest.mark.parametrize("span", [64, 200, 8 * ROW])
+@pytest.mark.parametrize("comes", ["whole", "pieces"])
+@pytest.mark.parametrize("kind", ["masked", "residual", "activation"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("isa", FUSED_ISAS)
+def test_words_in_pieces_are_those_of_the_whole(
+    isa: Isa, threads: int, kind: str, comes: str, span: int, first: int
+) -> None:
+    given = masked_inputs(kind)
+    claims: Any = given.source
+    wanted = run_pass(make_dispatch(Isa.NUMPY, 1), given)
+    words = going(given.shape, span, make_ring(first, 5 * 8 * ROW * 4))
+    receiver = Receiver(words.passage)
+    if comes == "pieces" and kind != "activation":
+        claim = streamed(claims, span, make_ring(first, 5 * 8 * ROW * 4))
+        Sender(claim.passage, claims)
+        given = replace(given, source=claim)
+    dispatch = make_dispatch(isa, threads)
+    got = run_pass(dispatch, given, blinded_out=words)
+    receiver.join(PATIENCE)
+    assert got.blinded is None
+    assert_same(replace(got, blinded=receiver.words), wanted)
+    assert words.nbytes == receiver.words.nbytes
+    assert words.waited >= 0
+    dispatch.close()
+
+
+@pytest.mark.parametrize("isa", FUSED_ISAS)
+def test_no_place_is_written_before_it_was_read(isa: Isa) -> None:
+    """Nobody takes anything: four pieces lie there, and the fifth is written nowhere."""
+    given = masked_inputs("masked")
+    ring = make_ring(size=5 * 200 * 4)
+    words = going(given.shape, 200, ring, patience=0.2)
+    with pytest.raises(DeviceError, match=r"took none of its words within 0\.2 seconds"):
+        run_pass(make_dispatch(isa, 2), given, blinded_out=words)
+    assert int(ring.ready[0]) == PLACES
+    whole = run_pass(make_dispatch(Isa.NUMPY, 1), given).blinded
+    assert whole is not None
+    for piece in list(words.passage.each())[:PLACES]:
+        assert np.array_equal(piece.place, whole[:, piece.begin : piece.end])
+
+
+@pytest.mark.parametrize("isa", FUSED_ISAS)
+def test_the_end_is_told_to_who_cannot_write(isa: Isa) -> None:
+    given = masked_inputs("masked")
+    words = going(given.shape, 200, make_ring(size=5 * 200 * 4))
+    timer = threading.Timer(0.1, lambda: words.end(DeviceError("the worker is gone for good")))
+    timer.start()
+    begin = time.monotonic()
+    with pytest.raises(DeviceError, match="gone for good"):
+        run_pass(make_dispatch(isa, 2), given, blinded_out=words)
+    assert time.monotonic() - begin < PATIENCE / 2
+
+
+def test_words_that_are_cut_otherwise_are_refused() -> None:
+    given, dispatch = masked_inputs("masked"), make_dispatch(threads=1)
+    claims: Any = given.source
+    claim = streamed(claims, 64, make_ring(size=5 * 200 * 4))
+    with pytest.raises(ApiMisuse, match="cut alike"):
+        words = going(given.shape, 200, make_ring(size=5 * 200 * 4))
+        run_pass(dispatch, replace(given, source=claim), blinded_out=words)
+    with pytest.raises(ApiMisuse, match="another shape"):
+        run_pass(dispatch, given, blinded_out=going((5, 8), 200, make_ring(size=5 * 200 * 4)))
+    with pytest.raises(ApiMisuse, match="do not fit their places"):
+        run_pass(dispatch, given, blinded_out=going(given.shape, 201, make_ring(size=5 * 200 * 4)))
+    with pytest.raises(ApiMisuse, match="needs a mask"):
+        run_pass(dispatch, replace(given, mask=None), blinded_out=going(given.shape, 64, make_ring()))
+
+
+def test_who_reads_does_not_wait_for_ever() -> None:
+    passage = Passage(make_ring(size=5 * 64 * 4), 0, 5, 500, 64, False)
+    with pytest.raises(DeviceError, match="did not answer"):
+        passage.read(0.1)
+    with pytest.raises(DeviceError, match="nobody writes the pieces"):
+        passage.read(PATIENCE, lambda: True)
+
+
+# ---------------------------------------------------------------- a ring
 
 
 def test_two_claims_share_a_ring_in_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -54,7 +55,8 @@ def engine() -> Any:
 def test_every_attack_is_refused_where_a_gpu_computes(attack: str, level: tuple[str, str]) -> None:
     cheat = attacks.make(attack, threads=1, engine=engine())
     device = reach(
-        lambda stream: Servant(cheat, stream, accelerator=Accelerator.CUDA), options_of(Bulk.MEMFD, micro_batches=1)
+        lambda stream: Servant(cheat, stream, accelerator=Accelerator.CUDA),
+        replace(options_of(Bulk.MEMFD, micro_batches=1), streams=True),
     )
     protection, schedule = level
     with Session(plan_of(NETWORK), protection=protection, schedule=schedule, device=device, threads=1,
@@ -135,7 +137,7 @@ def test_a_lie_in_the_gpu_is_refused(level: tuple[str, str], count: int, alter: 
 def serve_once(device: Any, level: tuple[str, str]) -> Any:
     remote = reach(
         lambda stream: Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering,
-                               accelerator=Accelerator.CUDA),
+                               accelerator=Accelerator.CUDA, streams=True),
         options_of(Bulk.MEMFD),
     )  # fmt: skip
     protection, schedule = level

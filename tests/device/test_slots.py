@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from slalom.link import layout as layouts
+from slalom.link.remote import Post, RemoteDevice
 from slalom.plan.flow import trace_flow
 from slalom.plan.footprint import gpu_footprint
 from slalom.session import Session
+from slalom.trusted.session import _POSTING_THREADS
 from tests.devices import GRAPH_NAMES, case_of, plan_of, same
 from tests.link.lies import LEVELS
 
@@ -30,6 +34,33 @@ def test_claims_in_pieces_are_right_at_every_level(
         for batch in (2, 61, 1):
             images, expected = case_of(name, batch)
             assert same(session.run(images), expected)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+@pytest.mark.parametrize("protection", ["private", "blinded"])
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+def test_words_in_pieces_are_right(
+    name: str, protection: str, micro_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second request on; and again after another batch."""
+    monkeypatch.setattr(layouts, "_PIECE_SIZE", 4096)
+    monkeypatch.setattr(layouts, "_GRAIN", 16)
+    posted: list[int] = []
+    post = RemoteDevice.post
+
+    def noted(self: RemoteDevice, *asked: Any) -> Post | None:
+        found = post(self, *asked)
+        posted.append(0 if found is None else found.words.passage.pieces)
+        return found
+
+    monkeypatch.setattr(RemoteDevice, "post", noted)
+    with Session(plan_of(name), protection=protection, worker_device="cuda", threads=_POSTING_THREADS,
+                 micro_batches=micro_batches) as session:  # fmt: skip
+        for batch in (60, 60, 60, 20, 60, 60):
+            posted.clear()
+            images, expected = case_of(name, batch)
+            assert same(session.run(images), expected)
+    assert all(posted) and max(posted) > 1
 
 
 @pytest.mark.parametrize("protection", ["verified", "private"])

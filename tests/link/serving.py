@@ -56,6 +56,7 @@ class Servant:
     answering: Callable[[Served, Mouth], Answering] = CallAnswering
     errors: list[BaseException] = field(default_factory=list)
     accelerator: Accelerator = Accelerator.CPU
+    streams: bool = False
 
     def start(self, plan: Plan) -> None:
         """Serves a plan from now on."""
@@ -67,7 +68,7 @@ class Servant:
             decode_header(channel.receive(HEADER_SIZE, PATIENCE))
             hello = decode_hello(channel.receive_rest(HELLO_SIZE))
             self.device.load(plan)
-            place = served(self.device, make_layout(plan), self.accelerator)
+            place = served(self.device, make_layout(plan), self.accelerator, self.streams)
             DeviceEnd(place, channel, hello.bulk, self.answering).serve()
         except (SlalomError, OSError) as error:
             self.errors.append(error)
@@ -75,9 +76,11 @@ class Servant:
             channel.close()
 
 
-def served(device: DevicePort, layout: Layout, accelerator: Accelerator = Accelerator.CPU) -> Served:
+def served(
+    device: DevicePort, layout: Layout, accelerator: Accelerator = Accelerator.CPU, streams: bool = False
+) -> Served:
     """A device with its layout and a modest welcome."""
-    return Served(device, layout, Welcome(layout.digest, 0, accelerator, 1))
+    return Served(device, layout, Welcome(layout.digest, 0, accelerator, 1, streams))
 
 
 def reach(servant_of: Callable[[socket.socket], Servant], options: LinkOptions) -> RemoteDevice:

@@ -50,9 +50,12 @@ class Run:
 class SlotNumpy(NumpyDevice):
     """Writes answers where it is told, from threads of its own."""
 
+    streams = True
+
     def __init__(self) -> None:
         self.mapped = 0
         self.pool = ThreadPoolExecutor(2, "slots")
+        self.gatherer = ThreadPoolExecutor(1, "words")
 
     def map_memory(self, memory: NDArray[np.uint8], batch: int) -> None:
         self.mapped += 1
@@ -61,11 +64,18 @@ class SlotNumpy(NumpyDevice):
         self.mapped -= 1
 
     def begin_compute(
-        self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[Place]
+        self, step_names: Sequence[str], words: Place, outs: Sequence[Place]
     ) -> Sequence[Callable[[], None]]:
         steps = [self.linear_steps[name] for name in step_names]
+        given = self.gather(words, self.plan.types[steps[0].source].shape)
         pairs = zip(steps, outs, strict=True)
-        return [self.pool.submit(lambda s=s, o=o: put(o, self.linear(s, words))).result for s, o in pairs]
+        return [self.pool.submit(lambda s=s, o=o: put(o, self.linear(s, given()))).result for s, o in pairs]
+
+    def gather(self, words: Place, shape: tuple[int, ...]) -> Callable[[], NDArray[Any]]:
+        """What gives the words, once those in pieces have come to a thread of their own."""
+        if not isinstance(words, Passage):
+            return lambda: words
+        return self.gatherer.submit(lambda: words.read(PATIENCE).reshape(words.batch, *shape)).result
 
     def begin_ahead(self, activation: NDArray[np.int16]) -> Run:
         return Run(self.pool.submit(lambda: [claim.words for claim in self.run_ahead(activation)]), self.pool)
@@ -122,9 +132,9 @@ class Small(SlotNumpy):
         super().map_memory(memory, batch)
 
     def begin_compute(
-        self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[Place]
+        self, step_names: Sequence[str], words: Place, outs: Sequence[Place]
     ) -> Sequence[Callable[[], None]]:
-        assert len(words) <= 2, "what does not fit was begun"
+        assert words.shape[0] <= 2, "what does not fit was begun"
         return super().begin_compute(step_names, words, outs)
 
     def begin_ahead(self, activation: NDArray[np.int16]) -> Run:

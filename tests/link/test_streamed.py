@@ -100,9 +100,11 @@ def test_a_claim_whose_pieces_would_not_fit_has_a_slot(
         assert same(session.run(images), expected)
 
 
-def whole_slots(layout: layouts.Layout, geometry: Callable[..., Geometry], *sizes: int, streams: bool) -> Geometry:
+def whole_slots(
+    layout: layouts.Layout, geometry: Callable[..., Geometry], *sizes: int, streams: bool, words: bool
+) -> Geometry:
     """Room in slots for every claim, beside the ring."""
-    ring = geometry(layout, *sizes, streams=streams)
+    ring = geometry(layout, *sizes, streams=streams, words=words)
     slots = geometry(layout, *sizes)
     return replace(slots, ask_count=ring.ask_count, piece_count=ring.piece_count, piece_size=ring.piece_size)
 
@@ -128,7 +130,7 @@ class Early(CallAnswering):
 
     def compute(self, asked: Asked) -> None:
         assert self._region is not None
-        self._region.ring().ready[0] = 2**30
+        self._region.claim_ring().ready[0] = 2**30
         super().compute(asked)
 
 
@@ -152,7 +154,7 @@ class Flipping(CallAnswering):
     def map(self, region: Region, batch: int) -> None:
         super().map(region, batch)
         self.stopped = threading.Event()
-        self.places = region.ring().places
+        self.places = region.claim_ring().places
         threading.Thread(target=self._flip, name="slalom-flip", daemon=True).start()
 
     def _flip(self) -> None:

@@ -20,7 +20,7 @@ from slalom.arithmetic import field
 from slalom.arithmetic.dispatch import Dispatch, Isa
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.memory import aligned_empty
-from slalom.arithmetic.pieces import StreamedClaim
+from slalom.arithmetic.pieces import Passage, Streamed, StreamedClaim, StreamedWords, settle
 from slalom.arithmetic.pointwise import (
     PreparedAdd,
     PreparedAffine,
@@ -112,7 +112,7 @@ class PassOutput:
 
     values: int16 or float32 [B, M], or the maxima, int16 [B, outputs], or None where they were not to be kept.
     source_dots: uint64 [B, probes], <y, s> mod p. output_dots: uint64 [B, probe_images], <q, t> mod p. blinded: int32
-    [B, M], q + mask mod 2**32, or None without a mask.
+    [B, M], q + mask mod 2**32, or None without a mask, and where they went in pieces.
     """
 
     values: Any
@@ -126,13 +126,13 @@ def run_pass(
     given: PassInput,
     *,
     values_out: Values | None = None,
-    blinded_out: Words | None = None,
+    blinded_out: Words | StreamedWords | None = None,
     scratch: Room = aligned_empty,
 ) -> PassOutput:
     """One pass over all elements; `values_out` and `blinded_out` receive the outputs where given.
 
     `scratch` gives memory that a pass which pools needs while it runs. Raises ApiMisuse for arrays whose shapes or
-    types do not fit together, and for a claim in pieces DeviceError where one is late, or what ended them.
+    types do not fit together, and for pieces DeviceError where one is late or not taken, or what ended them.
     """
     _validate(given)
     _validate_outputs(given, values_out, blinded_out)
@@ -170,12 +170,13 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     blinded = None
     if given.mask is not None:
         blinded = aligned_empty(shape, np.int32) if blinded_out is None else blinded_out
+    going = isinstance(blinded, StreamedWords)
     output = (
         None if real is not None else values,
         real,
         given.probe_images,
         given.mask,
-        blinded,
+        None if going else blinded,
         batch * count >= _STREAM_ELEMENTS,
         batch * count >= _STREAM_VALUES,
     )
@@ -186,16 +187,14 @@ def _run_native(dispatch: Dispatch, given: PassInput, values_out: Any, blinded_o
     output_dots = np.empty((dispatch.threads, batch, len(given.probe_images)), np.uint64)
     shape_of_ranges = (batch, count, _range_multiple(batch), ranges, dispatch.threads)
     dots = (source_dots, output_dots)
-    source, pieces = _encode_source(given), _encode_pieces(given.source)
-    _settle(
-        given.source,
-        *_native.fused_pass(
-            dispatch.isa.code, dispatch.team, shape_of_ranges, source, native_program, output, dots, pieces
-        ),
+    source, pieces = _encode_source(given), (_encode_pieces(given.source), _encode_pieces(blinded))
+    told = _native.fused_pass(
+        dispatch.isa.code, dispatch.team, shape_of_ranges, source, native_program, output, dots, *pieces
     )
+    settle(given.source, blinded, told)
     if program is None and values_out is None:
         values = given.source
-    return PassOutput(values, source_dots[0], output_dots[0], blinded)
+    return PassOutput(values, source_dots[0], output_dots[0], None if going else blinded)
 
 
 def _run_then_pool(dispatch: Dispatch, given: PassInput, pooling: Pooling, maxima: Any, scratch: Room) -> Elements:
@@ -223,7 +222,7 @@ def _run_pooled(dispatch: Dispatch, given: PassInput, pooling: Pooling, maxima: 
         dots,
         _encode_pieces(given.source),
     )
-    _settle(given.source, *told)
+    settle(given.source, None, told)
     summed: Elements = dots[0]
     return summed
 
@@ -235,19 +234,14 @@ def _encode_source(given: PassInput) -> tuple[Any, ...]:
     return (*arrays, given.mask_image, given.probes)
 
 
-def _encode_pieces(source: NDArray[Any] | StreamedClaim) -> tuple[Any, ...] | None:
+def _encode_pieces(way: NDArray[Any] | Streamed | None) -> tuple[Any, ...] | None:
     """(memory, bytes of a place, places, ready, taken, over, first, span, packed, patience), or None."""
-    if not isinstance(source, StreamedClaim):
+    if not isinstance(way, Streamed):
         return None
-    passage, ring = source.passage, source.passage.ring
+    passage, ring = way.passage, way.passage.ring
     places, size = ring.places.shape
-    counters = (ring.ready, ring.taken, source.over)
-    return (ring.places, size, places, *counters, passage.first, passage.span, passage.packed, source.timeout_seconds)
-
-
-def _settle(source: NDArray[Any] | StreamedClaim, state: int, arrived_at: float, waited: float) -> None:
-    if isinstance(source, StreamedClaim):
-        source.settle(state, arrived_at, waited)
+    counters = (ring.ready, ring.taken, way.over)
+    return (ring.places, size, places, *counters, passage.first, passage.span, passage.packed, way.timeout_seconds)
 
 
 def _range_multiple(batch: int) -> int:
@@ -276,7 +270,9 @@ def _encode_operation(operation: PreparedOperation, operands: Mapping[str, NDArr
     return (kind, 0, float(operation.scale), operand.shape[1], None, None, operand)
 
 
-def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> PassOutput:
+def _run_reference(
+    given: PassInput, values_out: Values | None, blinded_out: Words | StreamedWords | None
+) -> PassOutput:
     # LOAD-BEARING: one copy in; the device may change the claims while they are read
     copied = given.source.gather() if isinstance(given.source, StreamedClaim) else given.source.copy()
     source: Any = unpack_claims(copied) if copied.dtype == _UINT8 else copied
@@ -289,6 +285,9 @@ def _run_reference(given: PassInput, values_out: Values | None, blinded_out: Wor
     if given.pooling is not None:
         images = values.reshape(len(values), *given.pooling.shape)
         values = np.ascontiguousarray(pool_reference(given.pooling.step, images)).reshape(len(values), -1)
+    if isinstance(blinded_out, StreamedWords) and blinded is not None:
+        blinded_out.write(blinded)
+        blinded = None
     return PassOutput(
         _deliver(values, values_out) if given.kept or given.program is None else None,
         _dots(source, given.probes),
@@ -347,17 +346,21 @@ def _validate(given: PassInput) -> None:
 def _validate_source(source: NDArray[Any] | StreamedClaim) -> np.dtype[Any]:
     """The type of what a pass reads."""
     if isinstance(source, StreamedClaim):
-        passage, places = source.passage, source.passage.ring.places
-        whole = places.ndim == 2 and places.flags.c_contiguous and len(places).bit_count() == 1
-        fits = passage.span > 0 and min(passage.batch, passage.count) > 0
-        size = passage.batch * min(passage.span, passage.count) * passage.width
-        _require(whole and fits and size <= places.shape[-1], "the pieces of a claim do not fit their places")
-        return _UINT8 if passage.packed else _INT32
+        _validate_passage(source.passage)
+        return source.passage.dtype
     packed = source.dtype == _UINT8 and source.ndim == 3 and source.shape[2] == PACKED_SIZE
     plain = source.ndim == 2 and source.dtype in (_INT16, _INT32)
     _require(packed or plain, "the source must be int16 or int32 [B, M], or uint8 [B, M, 3]")
     _require(source.flags.c_contiguous and source.size > 0, "the source must be contiguous and not empty")
     return source.dtype
+
+
+def _validate_passage(passage: Passage) -> None:
+    places = passage.ring.places
+    whole = places.ndim == 2 and places.flags.c_contiguous and len(places).bit_count() == 1
+    fits = passage.span > 0 and min(passage.batch, passage.count) > 0
+    size = passage.batch * min(passage.span, passage.count) * passage.width
+    _require(whole and fits and size <= places.shape[-1], "the pieces do not fit their places")
 
 
 def _validate_pooling(given: PassInput, pooling: Pooling) -> None:
@@ -377,14 +380,22 @@ def _validate_pooling(given: PassInput, pooling: Pooling) -> None:
         _require(whole, "a piece ends within the rows of a window")
 
 
-def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | None) -> None:
+def _validate_outputs(given: PassInput, values_out: Values | None, blinded_out: Words | StreamedWords | None) -> None:
     real = given.program is not None and given.program.output is None
     if values_out is not None:
         count = given.shape[1] if given.pooling is None else given.pooling.count
         _require_array(values_out, _FLOAT32 if real else _INT16, (given.shape[0], count), "values_out")
     if blinded_out is not None:
         _require(given.mask is not None, "blinded_out needs a mask")
-        _require_array(blinded_out, _INT32, given.shape, "blinded_out")
+        if not isinstance(blinded_out, StreamedWords):
+            _require_array(blinded_out, _INT32, given.shape, "blinded_out")
+            return
+        going = blinded_out.passage
+        _validate_passage(going)
+        _require(going.shape == given.shape and not going.packed, "the pieces of words have another shape")
+        source = given.source
+        alike = not isinstance(source, StreamedClaim) or source.passage.span == going.span
+        _require(alike, "a claim and the words that it becomes are cut alike")
 
 
 def _validate_program(program: Program, given: PassInput) -> None:

@@ -101,29 +101,28 @@ class CudaDevice:
 
     # ------------------------------------------------------------ for a caller who brings the memory
 
-    def submit_compute(self, step_names: Sequence[str], words: Words, outs: Sequence[Place]) -> list[Event]:
+    def submit_compute(self, step_names: Sequence[str], words: Words | Passage, outs: Sequence[Place]) -> list[Event]:
         """Starts the claims of linear steps that read one value, and gives one event a step.
 
-        words: as in `compute`, left alone until the events are done. outs: one array a step, C-contiguous: int32
-        [B, *output shape], or uint8 of 3 bytes an element where `words` is int16 and the claim `packs`. Pinned memory
-        (`slalom.device.pinned`) lets copies overlap. Raises ApiMisuse for arrays that do not fit.
+        words: as in `compute`, left alone until the events are done; or in pieces, still to come. outs: one array a
+        step, C-contiguous: int32 [B, *output shape], or uint8 of 3 bytes an element where `words` is int16 and the
+        claim `packs`. Pinned memory (`slalom.device.pinned`) lets copies overlap. Raises ApiMisuse for arrays that do
+        not fit.
         """
-        check_words(words)
         if not step_names:
             return []
         for name in step_names:
-            if words.shape[1:] != self._step_input(name):
-                raise ApiMisuse(f"step {name!r:.80} takes items of {self._step_input(name)}, not {words.shape[1:]}")
+            self._check_words(name, words)
         for name, out in zip(step_names, outs, strict=True):
-            self._check_out(name, len(words), out, words.dtype == np.int16)
+            self._check_out(name, words.shape[0], out, words.dtype == np.int16)
         source = next(step.source for step in self._linear_steps() if step.name == step_names[0])
-        wide = self._is_wide(source, words)
+        wide = not isinstance(words, Passage) and self._is_wide(source, words)
 
         def work(placed: Tensor) -> Iterator[Results]:
             claims = (self.loaded.linear(name, placed, wide) for name in step_names)
             return _as_sent(claims, outs)
 
-        return self._submit(("compute", *step_names), words, outs, work, wide)
+        return self._submit(("compute", *step_names), words, outs, work, wide, self._step_input(step_names[0]))
 
     def submit_ahead(self, activation: NDArray[np.int16], outs: Sequence[Place]) -> list[Event]:
         """Starts the whole network, and gives an event for the claim of every linear step, in plan order.
@@ -155,9 +154,21 @@ class CudaDevice:
             event.synchronize()
             yield Claim(name, out)
 
-    def _submit(self, key: tuple[str, ...], host: Host, outs: Sequence[Place], work: Work, wide: bool) -> list[Event]:
-        """Up, through the kernels of `work`, and down: an event for each of `outs`."""
-        shape, dtype = host.shape, as_host_tensor(host).dtype
+    def _submit(
+        self,
+        key: tuple[str, ...],
+        host: Place,
+        outs: Sequence[Place],
+        work: Work,
+        wide: bool,
+        item: tuple[int, ...] | None = None,
+    ) -> list[Event]:
+        """Up, through the kernels of `work`, and down: an event for each of `outs`. `item`: the shape of each of what
+        comes in pieces."""
+        if isinstance(host, Passage):
+            shape, dtype = (host.batch, *(item or ())), torch.int32
+        else:
+            shape, dtype = host.shape, as_host_tensor(host).dtype
         sent = tuple(is_packed(out) for out in outs)
         recording = self._recordings.of((key, sent, dtype, wide), (shape, dtype), work)
         self._fill(recording, host)
@@ -171,13 +182,19 @@ class CudaDevice:
         recording.taken.record(self._down)
         return events
 
-    def _fill(self, recording: Recording, host: Host) -> None:
+    def _fill(self, recording: Recording, host: Place) -> None:
         """Sends a source up, once what the recording held was read and its results were taken away."""
         self._up.wait_event(recording.read)
-        with torch.cuda.stream(self._up):
-            recording.source.copy_(as_host_tensor(host), non_blocking=True)
+        self._send(recording, host)
         self._run.wait_stream(self._up)
         self._run.wait_event(recording.taken)
+
+    def _send(self, recording: Recording, host: Place) -> None:
+        """Copies a source into a recording's."""
+        if isinstance(host, Passage):
+            raise ApiMisuse("only a device that maps the memory takes words in pieces")
+        with torch.cuda.stream(self._up):
+            recording.source.copy_(as_host_tensor(host), non_blocking=True)
 
     def _deliver(self, result: Tensor, out: Place) -> Event:
         """Copies a result of the stream that runs kernels where it belongs."""
@@ -213,6 +230,16 @@ class CudaDevice:
         if activation.dtype != np.int16 or activation.shape[1:] != shape:
             raise ApiMisuse(f"this plan takes int16 [B, {shape}], not {activation.dtype} {activation.shape}")
         return activation
+
+    def _check_words(self, name: str, words: Words | Passage) -> None:
+        shape = self._step_input(name)
+        if isinstance(words, Passage):
+            if words.packed or words.count != int(np.prod(shape, dtype=np.int64)):
+                raise ApiMisuse(f"step {name!r:.80} takes items of {shape}, not of {words.count} words in pieces")
+            return
+        check_words(words)
+        if words.shape[1:] != shape:
+            raise ApiMisuse(f"step {name!r:.80} takes items of {shape}, not {words.shape[1:]}")
 
     def _check_out(self, name: str, batch: int, out: Place, plain: bool) -> None:
         count = batch * int(np.prod(self._step_shape(name), dtype=np.int64))

@@ -1,5 +1,5 @@
-"""Three calls of the CUDA driver that torch does not have: a stream waits for a word of memory, writes one, and copies
-rows with gaps.
+"""Calls of the CUDA driver that torch does not have: a stream waits for a word of memory, writes one, and copies rows
+with gaps.
 
 The words and the memory are the host's, registered with CUDA, where a host address is a device address too. By ctypes:
 the library is there wherever torch finds a GPU, and a package for three calls would be one more to pin.
@@ -43,13 +43,28 @@ def write_word(stream: torch.cuda.Stream, address: int, value: int) -> None:
     _check(_library().cuStreamWriteValue32_v2(_of(stream), ctypes.c_uint64(address), value % _WORDS, _DEFAULT))
 
 
-def copy_rows(stream: torch.cuda.Stream, source: int, pitch: int, target: int, width: int, height: int) -> None:
+def fetch_rows(stream: torch.cuda.Stream, source: int, pitch: int, target: int, width: int, height: int) -> None:
     """Has a stream copy `height` rows of `width` bytes, `pitch` apart on the GPU, to a host address without gaps."""
     rows = _Rows(
         source_kind=_DEVICE, source_device=source, source_pitch=pitch,
         target_kind=_HOST, target_host=target, target_pitch=width,
         width=width, height=height,
     )  # fmt: skip
+    _copy(stream, rows)
+
+
+def send_rows(stream: torch.cuda.Stream, source: int, target: int, pitch: int, width: int, height: int) -> None:
+    """Has a stream copy `height` rows of `width` bytes, without gaps at a host address, to rows `pitch` apart on the
+    GPU."""
+    rows = _Rows(
+        source_kind=_HOST, source_host=source, source_pitch=width,
+        target_kind=_DEVICE, target_device=target, target_pitch=pitch,
+        width=width, height=height,
+    )  # fmt: skip
+    _copy(stream, rows)
+
+
+def _copy(stream: torch.cuda.Stream, rows: _Rows) -> None:
     _check(_library().cuMemcpy2DAsync_v2(ctypes.byref(rows), _of(stream)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,18 @@ def register_host(array: Host) -> None:
 def unregister_host(array: Host) -> None:
     """Undoes `register_host`, for the same array, once no copy uses it. Raises DeviceError where CUDA refuses."""
     _check(int(torch.cuda.cudart().cudaHostUnregister(array.ctypes.data)), "unregister")
+
+
+@cache
+def can_register() -> bool:
+    """Whether CUDA pins shared memory here at all; tried once a process, with one page."""
+    page = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.uint8)
+    try:
+        register_host(page)
+        unregister_host(page)
+    except DeviceError:
+        return False
+    return True
 
 
 def pinned_array(shape: tuple[int, ...], dtype: type[np.generic]) -> Host:

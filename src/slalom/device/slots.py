@@ -13,8 +13,8 @@ from torch import Tensor
 from slalom.arithmetic.linear import Words
 from slalom.arithmetic.pieces import Passage
 from slalom.device.cuda import CudaDevice, Event, is_packed, new_event
-from slalom.device.driver import can_wait, copy_rows, wait_for_word, write_word
-from slalom.device.pinned import as_host_tensor, register_host, unregister_host
+from slalom.device.driver import can_wait, fetch_rows, send_rows, wait_for_word, write_word
+from slalom.device.pinned import as_host_tensor, can_register, register_host, unregister_host
 from slalom.device.recording import Recording, Results
 from slalom.errors import ApiMisuse, DeviceError
 from slalom.link.port import AheadRun, Place, Wait
@@ -24,8 +24,9 @@ from slalom.plan.footprint import gpu_footprint
 class CudaSlotDevice(CudaDevice):
     """A `SlotDevice` on one CUDA GPU. Memory is pinned where CUDA lets it be, so that copies overlap with kernels.
 
-    A ring is filled by the stream that copies: it waits for the word that says that a place was read, and writes the
-    one that says that a piece is there, so that no thread stands between the two sides.
+    A ring is filled, and another emptied, by the streams that copy: they wait for the word that says that a place was
+    read, or a piece written, and write the one that says that they have done the other, so that no thread stands
+    between the two sides.
     """
 
     _memory: NDArray[np.uint8] | None = None
@@ -61,10 +62,10 @@ class CudaSlotDevice(CudaDevice):
 
     @property
     def streams(self) -> bool:
-        """Whether claims can go through a ring: its memory is pinned, and the GPU can wait for a word."""
-        return self._memory is not None and can_wait(self.device.index)
+        """Whether the GPU can wait for a word, and memory be pinned: what a ring needs."""
+        return can_wait(self.device.index) and can_register()
 
-    def begin_compute(self, step_names: Sequence[str], words: Words, outs: Sequence[Place]) -> Sequence[Wait]:
+    def begin_compute(self, step_names: Sequence[str], words: Words | Passage, outs: Sequence[Place]) -> Sequence[Wait]:
         """Starts linear steps that read one value; see `CudaDevice.submit_compute`."""
         return [event.synchronize for event in self.submit_compute(step_names, words, outs)]
 
@@ -103,8 +104,7 @@ class CudaSlotDevice(CudaDevice):
 
     def _pour(self, result: Tensor, passage: Passage) -> Event:
         """Has the stream that copies put a claim into the ring, piece by piece, and gives the event of its end."""
-        if not self.streams:
-            raise DeviceError("the GPU cannot fill a ring here", hint="CUDA must be able to pin the shared memory")
+        self._require_pinned()
         ring, row = passage.ring, passage.count * passage.width
         ready, taken = ring.ready.ctypes.data, ring.taken.ctypes.data
         self._down.wait_stream(self._run)
@@ -112,11 +112,30 @@ class CudaSlotDevice(CudaDevice):
             width = (piece.end - piece.begin) * passage.width
             wait_for_word(self._down, taken, piece.number + 1 - len(ring.places))
             source = result.data_ptr() + piece.begin * passage.width
-            copy_rows(self._down, source, row, piece.place.ctypes.data, width, passage.batch)
+            fetch_rows(self._down, source, row, piece.place.ctypes.data, width, passage.batch)
             write_word(self._down, ready, piece.number + 1)
         event = new_event()
         event.record(self._down)
         return event
+
+    def _send(self, recording: Recording, host: Place) -> None:
+        """Has the stream that copies take words from where they lie, or piece by piece out of the ring."""
+        if not isinstance(host, Passage):
+            super()._send(recording, host)
+            return
+        self._require_pinned()
+        words, ring, target = host, host.ring, recording.source.data_ptr()
+        row = words.count * words.width
+        ready, taken = ring.ready.ctypes.data, ring.taken.ctypes.data
+        for piece in words.each():
+            width = (piece.end - piece.begin) * words.width
+            wait_for_word(self._up, ready, piece.number + 1)
+            send_rows(self._up, piece.place.ctypes.data, target + piece.begin * words.width, row, width, words.batch)
+            write_word(self._up, taken, piece.number + 1)
+
+    def _require_pinned(self) -> None:
+        if self._memory is None or not self.streams:
+            raise DeviceError("the GPU cannot use a ring here", hint="CUDA must be able to pin the shared memory")
 
     def _packed(self, claim: Tensor) -> Tensor:
         from slalom.device.kernels.packing import packed_claim

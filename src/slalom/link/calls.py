@@ -46,6 +46,10 @@ class CallAnswering:
         names = [self._layout.steps[errand.step].name for errand in asked.errands]
         self._answer(asked, Kind.CLAIM, self._device.compute(names, asked.words))
 
+    def compute_in_pieces(self, header: Header, errands: tuple[Errand, ...], count: int, span: int) -> None:
+        """Refused: whoever sends them may wait for a claim that this thread sends once it has them."""
+        raise WireError("this device takes no words in pieces")
+
     def run(self, asked: Asked) -> None:
         """Calls the device and sends what it returns."""
         self._answer(asked, Kind.OUTPUT, self._device.run(asked.words))
@@ -103,6 +107,9 @@ class CallAnswering:
         if self._region is None or errand.step == NO_SLOT:
             return
         count = math.prod(self._layout.steps[errand.step].output.shape)
-        passage = passage_of(self._region.ring(), self._pieces, errand, asked.batch, count)
+        ring = self._region.claim_ring()
+        if ring is None:
+            raise WireError("a claim in pieces has no ring")
+        passage = passage_of(ring, self._pieces, errand, asked.batch, count)
         if given.nbytes == passage.nbytes and given.dtype == (np.uint8 if passage.packed else np.int32):
             self._mouth.pour(passage, given)

@@ -15,7 +15,7 @@ from slalom.link.message import Geometry
 from slalom.link.region import page_ceiling
 from slalom.plan import Plan
 from slalom.plan.flow import Flow, trace_flow, whole_rows
-from slalom.plan.footprint import NO_FOOTPRINT, Footprint, gpu_footprint
+from slalom.plan.footprint import NO_FOOTPRINT, TURNS, Footprint, gpu_footprint
 from slalom.plan.steps import Graph, Linear, Shape
 from slalom.plan.validation import sources_of
 
@@ -24,6 +24,8 @@ _AHEAD_CLAIMS = 12  # that wait for the trusted side while the device runs ahead
 _PIECE_COUNT = 4  # a power of two
 _PIECE_SIZE = 2**23  # four of them stay in the caches of a processor with some 100 MB or more (decision 0022)
 _GRAIN = 1024  # elements: the tiles of the fused pass
+_STREAMED_PARTS = 2 * TURNS  # micro-batches beyond which the device waits for a recording that waits for the pass
+_QUEUED_PIECES = 300  # of claims under way at once, three calls each: a stream of a GPU takes some thousand
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,17 @@ class Layout:
         """The place of each linear step in the plan's order."""
         return {step.name: index for index, step in enumerate(self.steps)}
 
-    def geometry(self, batch: int, micro_batches: int, *, streams: bool = False) -> Geometry:
-        """Slots for `micro_batches` parts of at most `batch` items in flight; with a ring, where claims stream."""
+    def geometry(self, batch: int, micro_batches: int, *, streams: bool = False, words: bool = False) -> Geometry:
+        """Slots for `micro_batches` parts of at most `batch` items in flight; with a ring, where claims stream, and one
+        more where words do too."""
         asked = [self.input_shape, *self.sources.values()]
         streamed = self.streams_ahead & self.streams_asked if streams else frozenset()
         claimed = [step.output.shape for position, step in enumerate(self.steps) if position not in streamed]
         answered = [*claimed, *self.output_shapes]
         grains = [min(self.grains[position], self._count(position)) for position in streamed]
+        grains += [_GRAIN] if words and streamed else []
         waiting = self.open_placed if streamed else self.open_claims
+        piece_size = page_ceiling(max(_PIECE_SIZE, batch * _WORD_SIZE * max(grains))) if streamed else 0
         ahead = 0 if len(streamed) and len(self.streams_ahead) == len(self.steps) else _AHEAD_CLAIMS
         return Geometry(
             # one more where the words of an ask are read until its last piece is, while the next are written already
@@ -75,13 +80,26 @@ class Layout:
             ask_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in asked)),
             claim_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in answered)),
             piece_count=_PIECE_COUNT if streamed else 0,
-            piece_size=page_ceiling(max(_PIECE_SIZE, batch * _WORD_SIZE * max(grains))) if streamed else 0,
+            piece_size=piece_size,
+            word_count=_PIECE_COUNT if words and self._words_stream(batch, micro_batches, piece_size) else 0,
         )
 
     def span(self, position: int, batch: int, width: int, piece_size: int) -> int:
         """Elements of each item in a piece of a step's claim, `width` bytes each; 0 where a piece is too small."""
         count, room = self._count(position), piece_size // (batch * width)
         return count if count <= room else room // self.grains[position] * self.grains[position]
+
+    def word_span(self, count: int, batch: int, piece_size: int) -> int:
+        """Elements of each item in a piece of the words [batch, count] of an ask: cut as a claim of as many is."""
+        room = piece_size // (batch * _WORD_SIZE)
+        return count if count <= room else room // _GRAIN * _GRAIN
+
+    def _words_stream(self, batch: int, micro_batches: int, piece_size: int) -> bool:
+        """Whether a device can take words in pieces: all that is asked of it meanwhile must find room in its queues."""
+        if not piece_size or micro_batches > _STREAMED_PARTS:
+            return False
+        spans = ((self._count(p), self.span(p, batch, _WORD_SIZE, piece_size)) for p in self.streams_asked)
+        return micro_batches * max((-(-count // span) for count, span in spans if span), default=0) <= _QUEUED_PIECES
 
     def _count(self, position: int) -> int:
         return math.prod(self.steps[position].output.shape)

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slalom.arithmetic.fused import PACKED_SIZE
-from slalom.arithmetic.pieces import Ring, StreamedClaim
-from slalom.errors import DeviceError, SlalomError
+from slalom.arithmetic.pieces import Ring, StreamedClaim, StreamedWords
+from slalom.errors import DeviceError, SlalomError, WireError
 from slalom.link.answers import Expected
 from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
 from slalom.link.message import REGION_SIZE, Bulk, Element, Errand, Geometry, Header, Kind
-from slalom.link.region import PieceNumbers, Region, Slots, free_bytes, make_region, passage_of
+from slalom.link.region import PieceNumbers, Region, Slots, free_bytes, make_region, passage_of, word_passage_of
 from slalom.plan.steps import Shape
 
 DTYPES: Mapping[Element, np.dtype[Any]] = MappingProxyType(
@@ -33,7 +33,7 @@ _NOTHING = np.empty(0, np.uint8)  # what lies in the slot of an answer that has 
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """A region, which of its slots are free, its ring with the numbers of its pieces, and the largest batch.
+    """A region, which of its slots are free, its rings with the numbers of their pieces, and the largest batch.
 
     `timeout_seconds` bounds the wait for a slot and for a piece. In a region of `Bulk.INLINE` bytes travel behind their
     header.
@@ -44,6 +44,8 @@ class Memory:
     claims: Slots
     ring: Ring | None
     pieces: PieceNumbers
+    word_ring: Ring | None
+    word_pieces: PieceNumbers
     batch: int
     bulk: Bulk
     timeout_seconds: float
@@ -56,6 +58,13 @@ class Memory:
     def room(self, shape: Shape) -> NDArray[np.int32]:
         """A free ask slot as words int32 [B, *shape]."""
         return self.region.ask(self.asks.lease(self.timeout_seconds), shape, np.int32)
+
+    def way(self, batch: int, count: int, span: int) -> StreamedWords:
+        """The way of the words int32 [B, count] of one ask through their ring. Raises WireError where there is none."""
+        if self.word_ring is None:
+            raise WireError("a region without a ring of words")
+        passage = word_passage_of(self.word_ring, self.word_pieces, batch, count, span)
+        return StreamedWords(passage, self.timeout_seconds)
 
     def place(self, words: NDArray[Any]) -> int:
         """The ask slot in which the words lie, copied there if need be."""
@@ -77,7 +86,7 @@ class Memory:
             passage = passage_of(self.ring, self.pieces, errand, header.batch, math.prod(shape))
             claim = StreamedClaim(passage, self.timeout_seconds)
             answer = arrivals.expected(replace(header, size=passage.nbytes), None, _NOTHING)
-            return claim, _or_else(answer, claim.end)
+            return claim, or_else(answer, claim.end)
         full = (header.batch, *shape)
         if header.element is Element.INT24:
             full = (header.batch, math.prod(shape), PACKED_SIZE)
@@ -109,12 +118,14 @@ def announce_memory(
         conversation.call(message, Header(Kind.READY, 0, batch=batch))
     finally:
         made.forget()
-    ring = made.region.ring() if geometry.piece_count else None
-    asks, claims = Slots(geometry.ask_count), Slots(geometry.claim_count)
-    return Memory(made.region, asks, claims, ring, PieceNumbers(), batch, bulk, timeout_seconds)
+    region = made.region
+    rings = (region.claim_ring(), PieceNumbers(), region.word_ring(), PieceNumbers())
+    return Memory(region, Slots(geometry.ask_count), Slots(geometry.claim_count), *rings, batch, bulk, timeout_seconds)
 
 
-def _or_else(expected: Expected, more: Callable[[SlalomError], None]) -> Expected:
+def or_else(expected: Expected, more: Callable[[SlalomError], None]) -> Expected:
+    """The same, and `more` is told too where it fails."""
+
     def fail(error: SlalomError) -> None:
         more(error)
         expected.fail(error)

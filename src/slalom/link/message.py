@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slalom.errors import WireError
 
-VERSION = 3
+VERSION = 4
 MAGIC = b"SLLM"
 NO_SLOT = 2**32 - 1
 DIGEST_SIZE = 32
@@ -31,12 +31,14 @@ _HELLO = struct.Struct(f"<{DIGEST_SIZE}sII")
 _WELCOME = struct.Struct(f"<{DIGEST_SIZE}sIIII")
 _REGION = struct.Struct(f"<IIIIQQQ{NAME_SIZE}s")
 _ERRAND = struct.Struct("<IIII")
+_SPAN = struct.Struct("<I")
 
 HEADER_SIZE = _HEADER.size
 HELLO_SIZE = _HELLO.size
 WELCOME_SIZE = _WELCOME.size
 REGION_SIZE = _REGION.size
 ERRAND_SIZE = _ERRAND.size
+SPAN_SIZE = _SPAN.size
 
 
 class Kind(IntEnum):
@@ -170,33 +172,36 @@ class Accelerator(IntEnum):
 
 @dataclass(frozen=True)
 class Welcome:
-    """The device's first words. `isolation`: the bits of its confinement as it says; `threads` of its engine."""
+    """The device's first words. `isolation`: the bits of its confinement as it says; `threads` of its engine; whether
+    it `streams`: fills and empties rings beside all else that it does, and so can be sent words in pieces."""
 
     digest: bytes
     isolation: int
     accelerator: Accelerator
     threads: int
+    streams: bool = False
 
     def encode(self) -> bytes:
         """48 bytes."""
-        return _WELCOME.pack(self.digest, self.isolation, self.accelerator, self.threads, 0)
+        return _WELCOME.pack(self.digest, self.isolation, self.accelerator, self.threads, self.streams)
 
 
 def decode_welcome(raw: bytes) -> Welcome:
     """The body of a WELCOME. Raises WireError."""
     if len(raw) != WELCOME_SIZE:
         raise WireError("a welcome is cut short")
-    digest, isolation, accelerator, threads, zero = _WELCOME.unpack(raw)
-    if zero or isolation >= ISOLATION_LIMIT or accelerator not in list(Accelerator):
+    digest, isolation, accelerator, threads, streams = _WELCOME.unpack(raw)
+    if streams > 1 or isolation >= ISOLATION_LIMIT or accelerator not in list(Accelerator):
         raise WireError("a welcome holds what the protocol does not have")
-    return Welcome(digest, isolation, Accelerator(accelerator), threads)
+    return Welcome(digest, isolation, Accelerator(accelerator), threads, bool(streams))
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Where slots lie: `ask_count` of `ask_size` bytes, then `claim_count` of `claim_size`; sizes are whole pages.
 
-    Then a ring of `piece_count` places of `piece_size`, and a page of its counters; or neither, where both are 0.
+    Then the ring of claims, `piece_count` places of `piece_size`, and a page of its counters; or neither, where both
+    are 0. Then the ring of words, `word_count` places of the same size, and its page; or neither.
     """
 
     ask_count: int
@@ -205,34 +210,43 @@ class Geometry:
     claim_size: int
     piece_count: int = 0
     piece_size: int = 0
+    word_count: int = 0
 
     @property
     def ring_offset(self) -> int:
-        """Where the ring begins."""
+        """Where the ring of claims begins."""
         return self.ask_count * self.ask_size + self.claim_count * self.claim_size
+
+    @property
+    def word_offset(self) -> int:
+        """Where the ring of words begins."""
+        return self.ring_offset + self._ring_size(self.piece_count)
 
     @property
     def size(self) -> int:
         """Of the whole region."""
-        counters = SLOT_ALIGNMENT if self.piece_count else 0
-        return self.ring_offset + self.piece_count * self.piece_size + counters
+        return self.word_offset + self._ring_size(self.word_count)
+
+    def _ring_size(self, places: int) -> int:
+        return places * self.piece_size + (SLOT_ALIGNMENT if places else 0)
 
     def encode(self, name: bytes) -> bytes:
         """104 bytes, with the name of a file in /dev/shm, or none."""
-        counts = (self.ask_count, self.claim_count, self.piece_count)
-        return _REGION.pack(*counts, 0, self.ask_size, self.claim_size, self.piece_size, name)
+        counts = (self.ask_count, self.claim_count, self.piece_count, self.word_count)
+        return _REGION.pack(*counts, self.ask_size, self.claim_size, self.piece_size, name)
 
 
 def decode_region(raw: bytes) -> tuple[Geometry, bytes]:
     """The body of a REGION: geometry and name. Raises WireError for what no trusted side would send."""
     if len(raw) != REGION_SIZE:
         raise WireError("a region is cut short")
-    asks, claims, pieces, zero, ask_size, claim_size, piece_size, name = _REGION.unpack(raw)
-    geometry = Geometry(asks, claims, ask_size, claim_size, pieces, piece_size)
+    asks, claims, pieces, words, ask_size, claim_size, piece_size, name = _REGION.unpack(raw)
+    geometry = Geometry(asks, claims, ask_size, claim_size, pieces, piece_size, words)
     counts = 1 <= asks <= MAXIMUM_SLOTS and 1 <= claims <= MAXIMUM_SLOTS and pieces <= MAXIMUM_SLOTS
     sizes = all(size and size % SLOT_ALIGNMENT == 0 for size in (ask_size, claim_size))
     ring = pieces.bit_count() <= 1 and (pieces > 0) == (piece_size > 0) and piece_size % SLOT_ALIGNMENT == 0
-    if zero or not (counts and sizes and ring) or geometry.size >= 2**48:
+    ring = ring and words in (0, pieces)
+    if not (counts and sizes and ring) or geometry.size >= 2**48:
         raise WireError("a region has no sense")
     return geometry, name.rstrip(b"\0")
 
@@ -248,6 +262,19 @@ class Errand:
     slot: int
     element: Element
     span: int = 0
+
+
+def encode_span(span: int) -> bytes:
+    """Four bytes behind the errands of an ask whose words come in pieces: so many elements of each item in a piece."""
+    return _SPAN.pack(span)
+
+
+def decode_span(raw: bytes) -> int:
+    """The span. Raises WireError where it is cut short, or 0."""
+    if len(raw) != SPAN_SIZE or not any(raw):
+        raise WireError("words in pieces of no size")
+    span: int = _SPAN.unpack(raw)[0]
+    return span
 
 
 def encode_errands(errands: Sequence[Errand]) -> bytes:

@@ -50,7 +50,7 @@ class DevicePort(Protocol):
 
 
 Wait = Callable[[], None]
-Place = NDArray[Any] | Passage  # where a claim goes: an array, or a way through the ring
+Place = NDArray[Any] | Passage  # where words come from and claims go: an array, or a way through a ring
 
 
 class AheadRun(Protocol):
@@ -68,6 +68,10 @@ class SlotDevice(DevicePort, Protocol):
     through a ring goes in the order of the calls: a piece is written once its place was read.
     """
 
+    @property
+    def streams(self) -> bool:
+        """Whether it fills and empties rings beside all else that it does, so that words may come through one."""
+
     def map_memory(self, memory: NDArray[np.uint8], batch: int) -> None:
         """Announces memory in which arrays will lie, so that it can be reached without a copy, and the largest batch.
 
@@ -77,8 +81,11 @@ class SlotDevice(DevicePort, Protocol):
     def unmap_memory(self) -> None:
         """Forgets it; nothing is under way there."""
 
-    def begin_compute(self, step_names: Sequence[str], words: NDArray[Any], outs: Sequence[Place]) -> Sequence[Wait]:
-        """As `compute`, with a place for each answer; a function for each waits until it is there."""
+    def begin_compute(self, step_names: Sequence[str], words: Place, outs: Sequence[Place]) -> Sequence[Wait]:
+        """As `compute`, with a place for each answer; a function for each waits until it is there.
+
+        Words in pieces are still to come; this does not wait for them.
+        """
 
     def begin_ahead(self, activation: NDArray[np.int16]) -> AheadRun:
         """As `run_ahead`, computing every claim at once."""

@@ -19,7 +19,7 @@ from slalom.errors import ApiMisuse, SlalomError, WireError
 from slalom.link.channel import ChannelClosedError
 from slalom.link.message import Element, Errand, Failure, Header, Kind
 from slalom.link.port import AheadRun, Place, SlotDevice, Wait
-from slalom.link.region import PieceNumbers, Region, passage_of
+from slalom.link.region import PieceNumbers, Region, passage_of, word_passage_of
 from slalom.link.serve import Asked, Mouth, Served
 
 _JOIN_SECONDS = 10.0
@@ -41,11 +41,16 @@ class QueuedAnswering:
         self._region: Region | None = None
         self._ring: Ring | None = None
         self._pieces = PieceNumbers()
+        self._word_ring: Ring | None = None
+        self._word_pieces = PieceNumbers()
         self._runs: dict[int, tuple[AheadRun, Asked, int]] = {}  # by request: the run, its ask, claims still due
         self._failure: BaseException | None = None
         self._due: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sender: threading.Thread | None = threading.Thread(target=self._send, name="slalom-answers", daemon=True)
         self._sender.start()
+        self._stopped = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="slalom-watch", daemon=True)
+        self._watcher.start()
 
     def map(self, region: Region, batch: int) -> None:
         """Takes the memory, once nothing is under way in the one before."""
@@ -55,18 +60,26 @@ class QueuedAnswering:
             self._let_pieces_go()  # whoever maps new memory reads none of the old
         if self._region is not None:
             self._device.unmap_memory()
-        self._region, self._pieces = region, PieceNumbers()
-        self._ring = region.ring() if region.geometry.piece_count else None
+        self._region, self._pieces, self._word_pieces = region, PieceNumbers(), PieceNumbers()
+        self._ring, self._word_ring = region.claim_ring(), region.word_ring()
         self._device.map_memory(region.whole, batch)
 
     def compute(self, asked: Asked) -> None:
         """Starts the steps."""
-        names = [self._layout.steps[errand.step].name for errand in asked.errands]
-        outs = [self._claim_of(asked.header, errand) for errand in asked.errands]
-        for wait, errand, out in zip(
-            self._device.begin_compute(names, asked.words, outs), asked.errands, outs, strict=True
-        ):
-            self._promise(wait, asked.header, errand, out)
+        self._begin(asked.header, asked.errands, asked.words)
+
+    def compute_in_pieces(self, header: Header, errands: tuple[Errand, ...], count: int, span: int) -> None:
+        """Starts the steps, whose words come as they do."""
+        if self._word_ring is None or not self._device.streams:
+            raise WireError("words in pieces have no ring, or a device that takes none")
+        words = word_passage_of(self._word_ring, self._word_pieces, header.batch, count, span)
+        self._begin(header, errands, words)
+
+    def _begin(self, header: Header, errands: tuple[Errand, ...], words: Place) -> None:
+        names = [self._layout.steps[errand.step].name for errand in errands]
+        outs = [self._claim_of(header, errand) for errand in errands]
+        for wait, errand, out in zip(self._device.begin_compute(names, words, outs), errands, outs, strict=True):
+            self._promise(wait, header, errand, out)
 
     def run_ahead(self, asked: Asked) -> None:
         """Starts the whole network."""
@@ -97,10 +110,12 @@ class QueuedAnswering:
         self._due.put(lambda: self._mouth.say(header))
 
     def stop(self) -> None:
-        """Ends the sending thread, and lets the memory go."""
+        """Ends the threads, and lets the memory go."""
         sender, self._sender = self._sender, None
         if sender is None:
             return
+        self._stopped.set()
+        self._watcher.join()
         self._due.put(None)
         if sender is not threading.current_thread():
             deadline = time.monotonic() + _JOIN_SECONDS
@@ -111,9 +126,21 @@ class QueuedAnswering:
             self._device.unmap_memory()
 
     def _let_pieces_go(self) -> None:
-        """Has nothing wait for the other side, which reads no more: again and again, for it may write there too."""
+        """Has nothing wait for the other side, which is at nothing any more: again and again, for it may write there
+        too."""
         if self._ring is not None:
             self._ring.taken[0] = self._pieces.next
+        if self._word_ring is not None:
+            self._word_ring.ready[0] = self._word_pieces.next
+
+    def _watch(self) -> None:
+        """Lets pieces go once the other side is gone, whatever the thread that serves is at.
+
+        LOAD-BEARING: that thread may itself be waiting for the device, which waits for pieces that nobody reads.
+        """
+        while not self._stopped.wait(_LOOK_SECONDS):
+            if self._mouth.is_left:
+                self._let_pieces_go()
 
     def _claim_of(self, asked: Header, errand: Errand) -> Place:
         shape = (asked.batch, *self._layout.steps[errand.step].output.shape)

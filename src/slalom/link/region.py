@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from slalom.arithmetic.pieces import PIECE_NUMBERS, Passage, Ring
 from slalom.errors import DeviceError, WireError
-from slalom.link.message import NAME_SIZE, SHM_FOLDER, SHM_PREFIX, Bulk, Element, Errand, Geometry
+from slalom.link.message import NAME_SIZE, SHM_FOLDER, SHM_PREFIX, SLOT_ALIGNMENT, Bulk, Element, Errand, Geometry
 
 _MEMORY_FACTS = Path("/proc/meminfo")
 _COUNTER_STRIDE = 64  # words: far enough that neither side's counter slows the other's down
@@ -53,16 +53,22 @@ class Region:
         start = self.geometry.ask_count * self.geometry.ask_size
         return self._view(slot, self.geometry.claim_count, start, self.geometry.claim_size, shape, dtype)
 
-    def ring(self) -> Ring:
-        """The ring. Raises WireError where the region has none."""
-        geometry = self.geometry
-        if geometry.piece_count == 0:
-            raise WireError("a region without a ring")
-        end = geometry.ring_offset + geometry.piece_count * geometry.piece_size
-        places = np.frombuffer(self._bytes[geometry.ring_offset : end], np.uint8)
-        counters = np.frombuffer(self._bytes[end : geometry.size], np.uint32)
+    def claim_ring(self) -> Ring | None:
+        """The ring of claims, if there is one."""
+        return self._ring(self.geometry.ring_offset, self.geometry.piece_count)
+
+    def word_ring(self) -> Ring | None:
+        """The ring of words, if there is one."""
+        return self._ring(self.geometry.word_offset, self.geometry.word_count)
+
+    def _ring(self, begin: int, count: int) -> Ring | None:
+        if count == 0:
+            return None
+        end = begin + count * self.geometry.piece_size
+        places = np.frombuffer(self._bytes[begin:end], np.uint8)
+        counters = np.frombuffer(self._bytes[end : end + SLOT_ALIGNMENT], np.uint32)
         return Ring(
-            places.reshape(geometry.piece_count, geometry.piece_size),
+            places.reshape(count, self.geometry.piece_size),
             counters[:1],
             counters[_COUNTER_STRIDE : _COUNTER_STRIDE + 1],
         )
@@ -85,7 +91,7 @@ class Region:
 
 
 class PieceNumbers:
-    """Numbers of the pieces of a ring, in order. Either side counts for itself."""
+    """Numbers of the pieces of one ring, in order. Either side counts for itself."""
 
     def __init__(self) -> None:
         self.next = 0
@@ -98,9 +104,17 @@ class PieceNumbers:
 
 def passage_of(ring: Ring, numbers: PieceNumbers, errand: Errand, batch: int, count: int) -> Passage:
     """The way of a claim [batch, count] through the ring. Raises WireError where a piece has no room there."""
-    passage = Passage(ring, numbers.next, batch, count, errand.span, errand.element is Element.INT24)
-    if batch * min(errand.span, count) * passage.width > ring.places.shape[1]:
-        raise WireError("a piece of a claim has no room in the ring")
+    return _take_way(numbers, Passage(ring, numbers.next, batch, count, errand.span, errand.element is Element.INT24))
+
+
+def word_passage_of(ring: Ring, numbers: PieceNumbers, batch: int, count: int, span: int) -> Passage:
+    """The way of words [batch, count] through the ring, `span` elements of an item at a time; as `passage_of`."""
+    return _take_way(numbers, Passage(ring, numbers.next, batch, count, span, False))
+
+
+def _take_way(numbers: PieceNumbers, passage: Passage) -> Passage:
+    if passage.batch * min(passage.span, passage.count) * passage.width > passage.ring.places.shape[1]:
+        raise WireError("a piece has no room in the ring")
     numbers.take(passage.pieces)
     return passage
 

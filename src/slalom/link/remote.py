@@ -6,6 +6,7 @@ was leased for them, in the shape of the trusted side's own plan. Reading them o
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections import deque
@@ -19,12 +20,12 @@ from numpy.typing import NDArray
 
 from slalom.arithmetic.fused import PACKED_SIZE
 from slalom.arithmetic.keystream import SEED_SIZE
-from slalom.arithmetic.pieces import StreamedClaim, whole_claim
+from slalom.arithmetic.pieces import StreamedClaim, StreamedWords, whole_claim
 from slalom.errors import ApiMisuse, DeviceError, WireError
 from slalom.link.answers import NOT_ASKED, Expected, WorkerMemoryError
 from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
 from slalom.link.layout import Layout, make_layout
-from slalom.link.memory import DTYPES, Memory, announce_memory
+from slalom.link.memory import DTYPES, Memory, announce_memory, or_else
 from slalom.link.message import (
     HELLO_SIZE,
     NO_SLOT,
@@ -39,6 +40,7 @@ from slalom.link.message import (
     Welcome,
     decode_welcome,
     encode_errands,
+    encode_span,
 )
 from slalom.link.port import Claim
 from slalom.plan import Plan
@@ -65,7 +67,8 @@ _DEAL = _Form(Kind.DEAL, Kind.CLAIM, Element.INT32)
 class LinkOptions:
     """How to speak with a worker. `micro_batches`: exchanges in flight; `timeout_seconds` bounds every wait, but for
     `start_seconds` that a worker may take to say its welcome. `streams`: whether claims come in pieces through a ring
-    where memory is shared; by itself where the worker has a GPU, whose copies are what fills the memory."""
+    where memory is shared; by itself where the worker says that it fills rings beside all else that it does, as GPUs'
+    copies do."""
 
     bulk: Bulk
     micro_batches: int
@@ -117,6 +120,7 @@ class Ticket:
         self._promised = promised
         self._release = release
         self._asked_at = time.perf_counter()
+        self.on_taken: Callable[[], None] = _do_nothing
 
     def result(self, timeout_seconds: float) -> list[NDArray[Any] | StreamedClaim]:
         """The answers, in the order they were asked for. Raises DeviceError where one does not come in time.
@@ -125,12 +129,32 @@ class Ticket:
         """
         answers = [claim or self._arrivals.take(timeout_seconds) for claim in self._promised]
         self._release()
+        self.on_taken()
         return answers
 
     @property
     def seconds(self) -> float:
         """From the ask to the last answer, once it is there."""
-        return self._arrivals.arrived_at - self._asked_at
+        return max(0.0, self._arrivals.arrived_at - self._asked_at)
+
+    def start(self) -> None:
+        """Has time count from now on: the words of an ask that was made before they were have gone."""
+        self._asked_at = time.perf_counter()
+        for claim in self._promised:
+            if claim is not None:
+                claim.asked_at = self._asked_at
+
+
+class Post(NamedTuple):
+    """An ask that was made before its words: they go to the device as a pass writes them to `words`."""
+
+    words: StreamedWords
+    ticket: Ticket
+
+    @property
+    def nbytes(self) -> int:
+        """Of the words."""
+        return self.words.nbytes
 
 
 class RemoteDevice:
@@ -146,6 +170,8 @@ class RemoteDevice:
         self._open: _Open | None = None
         self._memory: Memory | None = None
         self._requests = 0
+        self._known: set[tuple[str, ...]] = set()  # asks of `_known_batch` that were answered
+        self._known_batch = 0
         self.welcome: Welcome | None = None
 
     def load(self, plan: Plan) -> None:
@@ -175,7 +201,31 @@ class RemoteDevice:
         Words that `outbox` gave are where they should be; others are copied. Each claim lies in a slot, which the
         device may still write to, and which is free again when nobody holds the claim.
         """
-        return self._exchange(_COMPUTE, words, self._claims_of(step_names))
+        ticket = self._exchange(_COMPUTE, words, self._claims_of(step_names))
+        if len(words) != self._known_batch:
+            self._known, self._known_batch = set(), len(words)
+        ticket.on_taken = partial(self._know, tuple(step_names), len(words))
+        return ticket
+
+    def post(self, step_names: Sequence[str], shape: Shape) -> Post | None:
+        """As `submit`, before the words int32 [B, *shape] are made, which then go in pieces as they are.
+
+        None where they cannot: LOAD-BEARING: a device that has not answered this very ask before may first have to make
+        ready, and while it does so it takes no words, on which whoever reads its claims may have to wait.
+        """
+        memory, batch = self._require_memory(shape[0]), shape[0]
+        if memory.word_ring is None or batch != self._known_batch or tuple(step_names) not in self._known:
+            return None
+        count = math.prod(shape[1:])
+        span = self._require_open().layout.word_span(count, batch, memory.region.geometry.piece_size)
+        if not span:
+            return None
+        words = memory.way(batch, count, span)
+        return Post(words, self._exchange(_COMPUTE, words, self._claims_of(step_names)))
+
+    def _know(self, step_names: tuple[str, ...], batch: int) -> None:
+        if batch == self._known_batch:
+            self._known.add(step_names)
 
     def compute(self, step_names: Sequence[str], words: NDArray[Any]) -> list[NDArray[Any]]:
         """As `submit`, and waits for the claims."""
@@ -279,29 +329,41 @@ class RemoteDevice:
     # ------------------------------------------------------------ one exchange
 
     def _exchange(
-        self, form: _Form, words: NDArray[Any], answers: Sequence[tuple[int, Shape]], seed: bytes | bytearray = b""
+        self,
+        form: _Form,
+        words: NDArray[Any] | StreamedWords,
+        answers: Sequence[tuple[int, Shape]],
+        seed: bytes | bytearray = b"",
     ) -> Ticket:
         """Asks about words that lie, or are put, in an ask slot; or will lie there, once the other side has expanded
-        the seed."""
-        memory = self._require_memory(len(words))
-        request, slot = self._next_request(), memory.place(words)
+        the seed; or come in pieces."""
+        going = words if isinstance(words, StreamedWords) else None
+        array = words.passage if isinstance(words, StreamedWords) else words
+        batch, dtype = array.shape[0], array.dtype
+        memory, request, slot = self._require_memory(batch), self._next_request(), NO_SLOT
+        release: Callable[[], None] = _do_nothing
+        if not isinstance(words, StreamedWords):
+            slot = memory.place(words)
+            release = partial(memory.asks.release, slot)
         arrivals: Arrivals[NDArray[Any]] = Arrivals()
-        release: Callable[[], None] = partial(memory.asks.release, slot)
         streams = self._require_open().layout.streams_asked
         wanted = [
-            (self._errand_of(form, memory, position, words, position in streams), shape) for position, shape in answers
+            (self._errand_of(form, memory, position, batch, dtype, position in streams), shape)
+            for position, shape in answers
         ]
         promised: dict[int, StreamedClaim | None] = {}
         errands, expected = [], []
         # LOAD-BEARING: those with slots first, for what follows a claim in pieces comes only once that is read
         for errand, shape in sorted(wanted, key=lambda pair: pair[0].span > 0):
-            header = Header(form.answer, 0, request, errand.step, errand.slot, len(words), errand.element)
+            header = Header(form.answer, 0, request, errand.step, errand.slot, batch, errand.element)
             errands.append(errand)
             promised[errand.step], answer = memory.expect(arrivals, header, shape, errand)
             expected.append(answer)
         if any(promised.values()):  # they are there before the device has read the last word that it was asked about
             expected[-1] = _and_then(expected[-1], release)
             release = _do_nothing
+        if going is not None:
+            expected[-1] = or_else(expected[-1], going.end)
         self._require_open().conversation.ask(self._message(form.ask, request, slot, words, errands, seed), expected)
         return Ticket(arrivals, [promised[position] for position, _ in answers], release)
 
@@ -311,10 +373,12 @@ class RemoteDevice:
         positions = [layout.positions[name] for name in step_names]
         return [(position, layout.steps[position].output.shape) for position in positions]
 
-    def _errand_of(self, form: _Form, memory: Memory, position: int, words: NDArray[Any], streams: bool) -> Errand:
-        """What is asked about these words: a linear step, or an output."""
+    def _errand_of(
+        self, form: _Form, memory: Memory, position: int, batch: int, dtype: np.dtype[Any], streams: bool
+    ) -> Errand:
+        """What is asked about such words: a linear step, or an output."""
         if form.element is Element.INT32:
-            return self._errand(memory, position, len(words), packed=words.dtype == np.int16, streams=streams)
+            return self._errand(memory, position, batch, packed=dtype == np.int16, streams=streams)
         return Errand(position, memory.lease_claim(), form.element)
 
     def _errand(self, memory: Memory, position: int, batch: int, *, packed: bool, streams: bool) -> Errand:
@@ -340,18 +404,27 @@ class RemoteDevice:
     @property
     def _streams(self) -> bool:
         """Whether claims come in pieces, through memory that both sides see."""
-        wanted = self._is_accelerated if self._options.streams is None else self._options.streams
+        wanted = self._takes_words if self._options.streams is None else self._options.streams
         return wanted and self._options.bulk is not Bulk.INLINE
+
+    @property
+    def _takes_words(self) -> bool:
+        """Whether the worker says that it empties a ring while it fills another."""
+        return self.welcome is not None and self.welcome.streams
 
     def _message(
         self,
         kind: Kind,
         request: int,
         slot: int,
-        words: NDArray[Any],
+        words: NDArray[Any] | StreamedWords,
         errands: Sequence[Errand],
         seed: bytes | bytearray = b"",
     ) -> Message:
+        if isinstance(words, StreamedWords):
+            size, batch = words.nbytes, words.passage.batch
+            header = Header(kind, 0, request, len(errands), slot, batch, Element.INT32, size)
+            return Message(header, [encode_errands(errands), encode_span(words.passage.span)])
         element = next(element for element, dtype in DTYPES.items() if dtype == words.dtype)
         behind = self._options.bulk is Bulk.INLINE and not seed
         body = [bytes(seed)] if seed else [array_bytes(words)] if behind else []
@@ -375,8 +448,11 @@ class RemoteDevice:
             if self._memory is not None and not self._memory.is_read:
                 raise ApiMisuse("the batch grows while claims are under way", hint="ask for the largest one first")
             self._memory = None
+            self._known = set()  # a device makes ready again for another memory
             opened, options = self._require_open(), self._options
-            geometry = opened.layout.geometry(batch, options.micro_batches, streams=self._streams)
+            geometry = opened.layout.geometry(
+                batch, options.micro_batches, streams=self._streams, words=self._streams and self._takes_words
+            )
             try:
                 self._memory = announce_memory(
                     opened.conversation, geometry, batch, options.bulk, options.timeout_seconds

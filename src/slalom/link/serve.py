@@ -5,6 +5,7 @@ It judges nothing of what the device says: a lie goes out as it was told, and is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,7 +24,9 @@ from slalom.link.layout import Layout
 from slalom.link.message import (
     ERRAND_SIZE,
     HEADER_SIZE,
+    NO_SLOT,
     REGION_SIZE,
+    SPAN_SIZE,
     WELCOME_SIZE,
     Bulk,
     Element,
@@ -35,6 +38,7 @@ from slalom.link.message import (
     decode_errands,
     decode_header,
     decode_region,
+    decode_span,
 )
 from slalom.link.port import DevicePort
 from slalom.link.region import Region, map_region
@@ -77,6 +81,12 @@ class Answering(Protocol):
     def compute(self, asked: Asked) -> None:
         """Answers the claims of linear steps that read one value."""
 
+    def compute_in_pieces(self, header: Header, errands: tuple[Errand, ...], count: int, span: int) -> None:
+        """As `compute`, of words that are still to come, `count` of each item, `span` of them in a piece.
+
+        Raises WireError where the device takes none so, or the memory has no such ring.
+        """
+
     def run_ahead(self, asked: Asked) -> None:
         """Begins a whole network; answers the claims that are granted a slot."""
 
@@ -104,6 +114,11 @@ class Mouth:
     def pour(self, passage: Passage, given: NDArray[Any]) -> None:
         """Puts a claim into the ring as its places are read; gives up once nobody is there or it stands still."""
         passage.write(given, self._channel.stall_seconds, lambda: self._channel.is_left)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody is at the other side any more."""
+        return self._channel.is_left
 
     def say(self, header: Header, body: bytes | memoryview = b"") -> None:
         """Sends a header, and a body that belongs to it."""
@@ -201,7 +216,15 @@ class DeviceEnd:
 
     def _compute(self, header: Header) -> None:
         errands, shape = self._steps_of_one_value(header)
-        self._answering.compute(Asked(header, errands, self._words(header, shape)))
+        if header.slot != NO_SLOT:
+            self._answering.compute(Asked(header, errands, self._words(header, shape)))
+            return
+        span = decode_span(self._channel.receive_rest(SPAN_SIZE))
+        if self._bulk is Bulk.INLINE or header.element is not Element.INT32 or header.batch < 1:
+            raise WireError("words come in pieces that are not blinded words, or share no memory")
+        count = math.prod(shape)
+        _require_size(header, header.batch * count * _ASKED[Element.INT32].itemsize)
+        self._answering.compute_in_pieces(header, errands, count, span)
 
     def _deal(self, header: Header) -> None:
         """As COMPUTE, of the words that a seed stands for."""

@@ -37,6 +37,7 @@ from slalom.trusted.vault import make_vault
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
 from slalom.trusted.workspace import Workspace
 
+_POSTING_THREADS = 4  # fewer write faster past their caches than into a ring that stays there (decision 0026)
 _DEVICE_OR_DEALER = "the device or the dealer is faulty or hostile: use neither again"
 
 
@@ -337,8 +338,11 @@ class TrustedSession:
             checks = CheckBook(self._probes, self._policy.check, batch, self._randomness)
         inside = self._inside if self._policy.protection is Protection.ENCLAVE else None
         linked = isinstance(self._device, RemoteDevice)
-        outbox = self._device.outbox if isinstance(self._device, RemoteDevice) else None
-        return Crossing(inside, checks, masks, self._policy.exchanges, self._workspace, outbox, linked)
+        outbox = post = None
+        if isinstance(self._device, RemoteDevice):
+            outbox = self._device.outbox
+            post = self._device.post if self._dispatch.threads >= _POSTING_THREADS else None
+        return Crossing(inside, checks, masks, self._policy.exchanges, self._workspace, outbox, post, linked)
 
     def _split(self, count: int) -> list[slice]:
         parts = min(self._options.micro_batches, count)

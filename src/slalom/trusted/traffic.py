@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slalom.arithmetic.pieces import StreamedClaim
+from slalom.link.remote import Post
 from slalom.trusted.recorder import Recorder, Side, Span
 
 
@@ -28,11 +29,16 @@ class Traffic:
     _last_arrival: float = field(default=0.0, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def sent(self, words: np.ndarray) -> None:
+    def sent(self, words: np.ndarray | Post) -> None:
         """Counts one array towards the device."""
         with self._lock:
             self.bytes_to_device += words.nbytes
             self.exchanges += 1
+
+    def waited(self, seconds: float) -> None:
+        """Takes back what was counted as work and was none."""
+        with self._lock:
+            self.trusted_seconds -= seconds
 
     def received(self, claims: Sequence[object], seconds: float) -> None:
         """Counts the claims of one answer and the time the device took."""

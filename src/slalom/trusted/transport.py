@@ -20,7 +20,7 @@ import numpy as np
 from slalom.arithmetic.pieces import StreamedClaim
 from slalom.errors import DeviceError, IntegrityError
 from slalom.link.port import DevicePort
-from slalom.link.remote import RemoteDevice
+from slalom.link.remote import Post, RemoteDevice
 from slalom.trusted.ahead import AheadLane, Words
 from slalom.trusted.calls import Answer, device_failure, settle, wait_for
 from slalom.trusted.recorder import Side
@@ -138,11 +138,17 @@ class _LinkLane:
         self._traffic = traffic
 
     def submit(self, ask: Ask, index: int = 0) -> Collect:
-        """Sends an ask; several may be on their way."""
-        words = _require_words(ask)
-        self._traffic.sent(words)
+        """Sends an ask that was not posted; several may be on their way."""
         begin = time.perf_counter()
-        ticket = self._device.submit([step.name for step in ask.steps], words)
+        if isinstance(ask.words, Post):
+            self._traffic.sent(ask.words)
+            self._traffic.waited(ask.words.words.waited)
+            ticket = ask.words.ticket
+            ticket.start()
+        else:
+            words = _require_words(ask)
+            self._traffic.sent(words)
+            ticket = self._device.submit([step.name for step in ask.steps], words)
 
         def collect(timeout_seconds: float) -> Claims:
             claims = ticket.result(timeout_seconds)
@@ -230,6 +236,6 @@ class _ComputeLane:
 
 
 def _require_words(ask: Ask) -> np.ndarray:
-    if ask.words is None:
+    if not isinstance(ask.words, np.ndarray):
         raise DeviceError("this device was not asked to run ahead")
     return ask.words

@@ -18,11 +18,12 @@ from slalom.arithmetic.engine import LinearEngine, PreparedMaps
 from slalom.arithmetic.field import Elements
 from slalom.arithmetic.fused import PACKED_LIMIT, PassInput, PassOutput, Pooling, Values, Words, run_pass
 from slalom.arithmetic.moves import Move, apply_move
-from slalom.arithmetic.pieces import StreamedClaim, whole_claim
+from slalom.arithmetic.pieces import StreamedClaim, StreamedWords, whole_claim
 from slalom.arithmetic.pointwise import Program
 from slalom.arithmetic.pooling import pool
 from slalom.errors import IntegrityError
 from slalom.link.intake import take_packed, take_words
+from slalom.link.remote import Post
 from slalom.plan.steps import Linear, Pointwise, Pool, Shape, Step
 from slalom.plan.validation import sources_of
 from slalom.trusted.checker import CheckBook, Examined, Verified, hazardous_accept_unchecked
@@ -36,11 +37,12 @@ class Ask:
     """What the trusted side wants: the claims of `steps`, all of which read one value.
 
     `words` is that value as the device may see it (int32 blinded words, or an int16 activation where the level lets
-    the device see it), [B, *shape]; None where the device runs ahead and has it already.
+    the device see it), [B, *shape]; an ask that was posted, whose words have gone; None where the device runs ahead and
+    has it already.
     """
 
     steps: tuple[Linear, ...]
-    words: np.ndarray | None
+    words: np.ndarray | Post | None
 
 
 _SCRATCH = ""  # the name of no value
@@ -64,8 +66,9 @@ class Crossing:
 
     `exchanges`: whether values cross step by step; otherwise the device runs ahead. `outbox`: where blinded words
     int32 [B, *shape] are written so that the device reads them there, None for memory of the trusted side's own.
-    `workspace` lends memory for values. `pieces`: whether the device is behind a link, through which a claim may come
-    in pieces.
+    `post`: asks for claims before the blinded words are made, where these can go to the device in pieces; else gives
+    None. `workspace` lends memory for values. `pieces`: whether the device is behind a link, through which a claim may
+    come in pieces.
     """
 
     inside: Inside | None
@@ -74,6 +77,7 @@ class Crossing:
     exchanges: bool
     workspace: Workspace
     outbox: Callable[[Shape], Words] | None = None
+    post: Callable[[Sequence[str], Shape], Post | None] | None = None
     pieces: bool = False
 
 
@@ -98,7 +102,7 @@ class _Outgoing:
 
     consumers: tuple[Linear, ...]
     mask: SpentMask | None
-    room: Words | None
+    room: Words | Post | None
     kept: bool
 
 
@@ -193,9 +197,16 @@ class Walk:
             return _Outgoing(consumers, None, None, seen or not consumers or name in self._model.flow.kept)
         mask = self._open_mask = self._crossing.masks.take(name)
         self._mask_images.update(mask.images)
-        outbox = self._crossing.outbox
-        room = None if outbox is None else outbox((self._batch, *self._model.shape(name)))
-        return _Outgoing(consumers, mask, room, name in self._model.flow.kept)
+        return _Outgoing(consumers, mask, self._room_for_words(name, consumers), name in self._model.flow.kept)
+
+    def _room_for_words(self, name: str, consumers: tuple[Linear, ...]) -> Words | Post | None:
+        """Where the blinded words of a value go: to the device as they are made, or where it will read them."""
+        shape, post, outbox = (self._batch, *self._model.shape(name)), self._crossing.post, self._crossing.outbox
+        if post is not None and len(self._groups) == 1:  # one pass writes them all
+            posted = post([step.name for step in consumers], shape)
+            if posted is not None:
+                return posted
+        return None if outbox is None else outbox(shape)
 
     @property
     def _groups(self) -> list[slice]:
@@ -238,7 +249,11 @@ class Walk:
             kept=outgoing.kept or source.program is None,
             pooling=pooling,
         )
-        room = None if outgoing.room is None else outgoing.room.reshape(self._batch, -1)[part]
+        room: Words | StreamedWords | None
+        if isinstance(outgoing.room, Post):
+            room = outgoing.room.words
+        else:
+            room = None if outgoing.room is None else outgoing.room.reshape(self._batch, -1)[part]
         written = None if values is None else values[part]
         scratch = partial(self._borrowed.room, _SCRATCH)
         try:
@@ -283,7 +298,7 @@ class Walk:
             words = (_join(blinded) if blinded else self._held[name].copy()).reshape(shape)
             yield from self._ask(outgoing.consumers, words)
 
-    def _ask(self, steps: tuple[Linear, ...], words: np.ndarray | None) -> Generator[Ask, Claims, None]:
+    def _ask(self, steps: tuple[Linear, ...], words: np.ndarray | Post | None) -> Generator[Ask, Claims, None]:
         claims = yield Ask(steps, words)
         if len(claims) != len(steps):
             name = steps[min(len(claims), len(steps) - 1)].name

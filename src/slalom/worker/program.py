@@ -76,13 +76,14 @@ class Program:
         self._device.load(plan)
         self._layout = make_layout(plan)
         self._accelerator = Accelerator.CUDA if options.device == "cuda" else Accelerator.CPU
+        self._streams = isinstance(self._device, SlotDevice) and self._device.streams
         self._served: Served | None = None
 
     def seal(self, confinement: Confinement) -> None:
         """Gives up, for good, what was needed to load and is not needed to serve."""
         report = confinement.seal()
         threads = self._options.threads or len(os.sched_getaffinity(0))
-        welcome = Welcome(self._layout.digest, report.encode(), self._accelerator, threads)
+        welcome = Welcome(self._layout.digest, report.encode(), self._accelerator, threads, self._streams)
         self._served = Served(self._device, self._layout, welcome)
         if self._options.listen is not None:
             sys.stderr.write(f"isolation: {report.summary}\n")
