@@ -29,6 +29,7 @@ from slalom.link.message import (
     Kind,
     Welcome,
     encode_errands,
+    encode_span,
 )
 
 DIGEST = bytes(range(32))
@@ -36,7 +37,9 @@ WORDS = (1, -1, 2**31 - 1, -(2**31))  # what an ask or a claim of two items of t
 HELLO = Hello(DIGEST, Bulk.MEMFD)
 WELCOME = Welcome(DIGEST, 0x063F, Accelerator.CPU, 8)
 GEOMETRY = Geometry(3, 14, 4096, 8192)
+STREAMING = replace(WELCOME, accelerator=Accelerator.CUDA, streams=True)
 WITH_RING = Geometry(3, 14, 4096, 8192, 4, 65536)
+WITH_RINGS = Geometry(3, 14, 4096, 8192, 8, 65536, 4)
 
 
 def words(numbers: Sequence[int], size: int = 4) -> bytes:
@@ -60,6 +63,7 @@ def make_messages() -> list[dict[str, Any]]:
     """A conversation of two items, two words each: first with shared memory, then with bytes behind headers."""
     hello = {"digest": DIGEST.hex(), "bulk": HELLO.bulk.name}
     welcome = {**asdict(WELCOME), "digest": DIGEST.hex(), "accelerator": WELCOME.accelerator.name}
+    streaming = {**asdict(STREAMING), "digest": DIGEST.hex(), "accelerator": STREAMING.accelerator.name}
     region = {**asdict(GEOMETRY), "name": ""}
     shared = [Errand(0, 0, Element.INT32), Errand(2, 1, Element.INT32)]
     pieces = [Errand(2, NO_SLOT, Element.INT32, 2)]
@@ -72,6 +76,12 @@ def make_messages() -> list[dict[str, Any]]:
     return [
         message("hello", Header(Kind.HELLO, 0, size=HELLO_SIZE), hello, HELLO.encode()),
         message("welcome", Header(Kind.WELCOME, 0, size=WELCOME_SIZE), welcome, WELCOME.encode()),
+        message(
+            "welcome of a device that streams",
+            Header(Kind.WELCOME, 0, size=WELCOME_SIZE),
+            streaming,
+            STREAMING.encode(),
+        ),
         message("region", Header(Kind.REGION, 1, batch=2, size=REGION_SIZE), region, GEOMETRY.encode(b"")),
         message(
             "region in a file",
@@ -84,6 +94,12 @@ def make_messages() -> list[dict[str, Any]]:
             Header(Kind.REGION, 1, batch=2, size=REGION_SIZE),
             {**asdict(WITH_RING), "name": ""},
             WITH_RING.encode(b""),
+        ),
+        message(
+            "region with two rings",
+            Header(Kind.REGION, 1, batch=2, size=REGION_SIZE),
+            {**asdict(WITH_RINGS), "name": ""},
+            WITH_RINGS.encode(b""),
         ),
         message("ready", Header(Kind.READY, 1, batch=2)),
         message("compute", ask, errand_body(shared), encode_errands(shared)),
@@ -107,6 +123,12 @@ def make_messages() -> list[dict[str, Any]]:
         ),
         message("deal", deal, {**errand_body(shared), "seed": DIGEST.hex()}, encode_errands(shared) + DIGEST),
         message("compute in pieces", replace(ask, step=1), errand_body(pieces), encode_errands(pieces)),
+        message(
+            "compute of words in pieces",
+            replace(ask, step=1, slot=NO_SLOT),
+            {**errand_body(pieces), "span": 2},
+            encode_errands(pieces) + encode_span(2),
+        ),
         message("last word of a claim in pieces", Header(Kind.CLAIM, 2, 1, 2, NO_SLOT, 2, Element.INT32, 24)),
         *(message(f"failure {code.name.lower()}", Header(Kind.FAILURE, 0, step=code)) for code in Failure),
         message(
@@ -134,17 +156,21 @@ def make_refused() -> list[dict[str, str]]:
         ("a reserved word in a hello", "hello", put(hello, 36, 1)),
         ("an unknown isolation bit", "welcome", put(welcome, 32, 2**16)),
         ("an unknown accelerator", "welcome", put(welcome, 36, 3)),
-        ("a reserved word in a welcome", "welcome", put(welcome, 44, 1)),
+        ("a welcome that neither streams nor does not", "welcome", put(welcome, 44, 2)),
         ("no ask slots", "region", put(region, 0, 0)),
         ("too many claim slots", "region", put(region, 4, 2**16 + 1)),
         ("slots that are not aligned", "region", put(region, 16, 4100, 8)),
         ("a region of 2^48 bytes", "region", put(region, 24, 2**48, 8)),
-        ("a reserved word in a region", "region", put(region, 12, 1)),
+        ("a ring of words without a ring of claims", "region", put(region, 12, 1)),
+        ("a ring of words larger than that of claims", "region", put(WITH_RINGS.encode(b""), 12, 16)),
+        ("a ring of words of three places", "region", put(WITH_RINGS.encode(b""), 12, 3)),
         ("a ring of three places", "region", put(WITH_RING.encode(b""), 8, 3)),
         ("a ring of places without a size", "region", put(region, 8, 4)),
         ("errands cut short", "errands", errands[:-1]),
         ("an errand of an unknown type", "errands", put(errands, 8, 6)),
         ("an errand with a slot and pieces", "errands", put(errands, 12, 16)),
+        ("words in pieces of no size", "span", encode_span(0)),
+        ("a span cut short", "span", encode_span(1)[:-1]),
     ]
     return [{"name": name, "decoder": decoder, "hex": raw.hex()} for name, decoder, raw in made]
 

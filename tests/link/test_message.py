@@ -37,8 +37,10 @@ from slalom.link.message import (
     decode_header,
     decode_hello,
     decode_region,
+    decode_span,
     decode_welcome,
     encode_errands,
+    encode_span,
     require_version,
 )
 
@@ -56,9 +58,13 @@ headers = st.builds(
     size=u64,
 )
 hellos = st.builds(Hello, digests, st.sampled_from(Bulk))
-welcomes = st.builds(Welcome, digests, st.integers(0, ISOLATION_LIMIT - 1), st.sampled_from(Accelerator), u32)
+welcomes = st.builds(
+    Welcome, digests, st.integers(0, ISOLATION_LIMIT - 1), st.sampled_from(Accelerator), u32, st.booleans()
+)
 counts, pages = st.integers(1, MAXIMUM_SLOTS), st.integers(1, 2**16).map(lambda count: count * SLOT_ALIGNMENT)
-rings = st.just((0, 0)) | st.tuples(st.integers(0, 16).map(lambda power: 2**power), pages)
+powers = st.integers(0, 16).map(lambda power: 2**power)
+rings = st.just((0, 0)) | st.tuples(powers, pages)
+rings |= st.tuples(powers, pages, powers).filter(lambda ring: ring[2] <= ring[0])
 geometries = st.builds(
     lambda asks, claims, ask_size, claim_size, ring: Geometry(asks, claims, ask_size, claim_size, *ring),
     counts, counts, pages, pages, rings,
@@ -140,7 +146,7 @@ def test_another_protocol_is_told_by_its_magic(magic: bytes) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 4, 2**16 - 1])
+@pytest.mark.parametrize("version", [0, 1, 3, 5, 2**16 - 1])
 def test_another_version_is_told_by_both_numbers(version: int) -> None:
     raw = changed(HEADER.encode(), 4, "<H", version)
     with pytest.raises(WireError, match=f"version {version} .* version {VERSION}"):
@@ -176,6 +182,11 @@ REGION = GEOMETRY.encode(b"slalom-x")
 RING = replace(GEOMETRY, piece_count=4, piece_size=4096).encode(b"")
 
 
+@given(st.integers(1, 2**32 - 1))
+def test_spans_come_back(span: int) -> None:
+    assert decode_span(encode_span(span)) == span
+
+
 @pytest.mark.parametrize(
     ("decode", "raw"),
     [
@@ -189,14 +200,19 @@ RING = replace(GEOMETRY, piece_count=4, piece_size=4096).encode(b"")
         (decode_welcome, changed(WELCOME, 32, "<I", ISOLATION_LIMIT)),
         (decode_welcome, changed(WELCOME, 36, "<I", 0)),
         (decode_welcome, changed(WELCOME, 36, "<I", 3)),
-        (decode_welcome, changed(WELCOME, 44, "<I", 1)),
+        (decode_welcome, changed(WELCOME, 44, "<I", 2)),
         (decode_region, REGION[:-1]),
         (decode_region, REGION + b"\0"),
         (decode_region, changed(REGION, 0, "<I", 0)),
         (decode_region, changed(REGION, 0, "<I", MAXIMUM_SLOTS + 1)),
         (decode_region, changed(REGION, 4, "<I", 0)),
         (decode_region, changed(REGION, 4, "<I", 2**32 - 1)),
-        (decode_region, changed(REGION, 12, "<I", 1)),
+        (decode_region, changed(REGION, 12, "<I", 1)),  # a ring of words and none of claims
+        (decode_region, changed(RING, 12, "<I", 8)),  # a larger one
+        (decode_region, changed(RING, 12, "<I", 3)),
+        (decode_span, encode_span(0)),
+        (decode_span, encode_span(7)[:-1]),
+        (decode_span, encode_span(7) + b"\0"),
         (decode_region, changed(REGION, 16, "<Q", 0)),
         (decode_region, changed(REGION, 16, "<Q", 4097)),
         (decode_region, changed(REGION, 16, "<Q", 2**48)),

@@ -15,6 +15,7 @@ from slalom.errors import WireError
 from slalom.link.message import (
     ERRAND_SIZE,
     HEADER_SIZE,
+    NO_SLOT,
     VERSION,
     Accelerator,
     Bulk,
@@ -30,8 +31,10 @@ from slalom.link.message import (
     decode_header,
     decode_hello,
     decode_region,
+    decode_span,
     decode_welcome,
     encode_errands,
+    encode_span,
 )
 from tests.link.make_vectors import words, write_vectors
 
@@ -46,6 +49,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "welcome": decode_welcome,
     "region": decode_region,
     "errands": decode_errands,
+    "span": decode_span,
 }
 ASKS = (Kind.COMPUTE, Kind.RUN, Kind.RUN_AHEAD, Kind.GRANT)
 
@@ -67,11 +71,14 @@ def body_of(header: Header, said: dict[str, Any] | None) -> bytes:
         return Hello(bytes.fromhex(said["digest"]), Bulk[said["bulk"]]).encode()
     if header.kind is Kind.WELCOME:
         accelerator = Accelerator[said["accelerator"]]
-        return Welcome(bytes.fromhex(said["digest"]), said["isolation"], accelerator, said["threads"]).encode()
+        digest, rest = bytes.fromhex(said["digest"]), (said["threads"], said["streams"])
+        return Welcome(digest, said["isolation"], accelerator, *rest).encode()
     if header.kind is Kind.REGION:
         numbers = [said[field.name] for field in fields(Geometry)]
         return Geometry(*numbers).encode(said["name"].encode())
     listed = [Errand(one["step"], one["slot"], Element[one["element"]], one["span"]) for one in said.get("errands", [])]
+    if "span" in said:
+        return encode_errands(listed) + encode_span(said["span"])
     if "seed" in said:
         return encode_errands(listed) + bytes.fromhex(said["seed"])
     return encode_errands(listed) + words(said["words"], 3 if header.element is Element.INT24 else 4)
@@ -87,7 +94,7 @@ def said_by(header: Header, raw: bytes) -> dict[str, Any] | None:
     if header.kind is Kind.WELCOME:
         it = decode_welcome(raw)
         return {"digest": it.digest.hex(), "isolation": it.isolation, "accelerator": it.accelerator.name,
-                "threads": it.threads}  # fmt: skip
+                "threads": it.threads, "streams": it.streams}  # fmt: skip
     if header.kind is Kind.REGION:
         geometry, name = decode_region(raw)
         return {**vars(geometry), "name": name.decode()}
@@ -96,6 +103,8 @@ def said_by(header: Header, raw: bytes) -> dict[str, Any] | None:
     listed = [{**vars(one), "element": one.element.name} for one in decode_errands(raw[:end])]
     if header.kind is Kind.DEAL:
         return {"errands": listed, "words": [], "seed": raw[end:].hex()}
+    if header.kind is Kind.COMPUTE and header.slot == NO_SLOT:
+        return {"errands": listed, "words": [], "span": decode_span(raw[end:])}
     size = 3 if header.element is Element.INT24 else 4
     numbers = [int.from_bytes(raw[at : at + size], "little", signed=True) for at in range(end, len(raw), size)]
     return {"errands": listed, "words": numbers} if count else {"words": numbers}

@@ -21,8 +21,9 @@ from slalom.plan.validation import sources_of
 
 _WORD_SIZE = 4  # no element that crosses is larger
 _AHEAD_CLAIMS = 12  # that wait for the trusted side while the device runs ahead
-_PIECE_COUNT = 4  # a power of two
-_PIECE_SIZE = 2**23  # four of them stay in the caches of a processor with some 100 MB or more (decision 0022)
+_PIECE_COUNT = 8  # a power of two
+_PIECE_SIZE = 2**23  # eight of them stay in the caches of a processor with some 100 MB or more (decision 0022)
+_WORD_COUNT = 4  # places for words, which go past the caches
 _GRAIN = 1024  # elements: the tiles of the fused pass
 _STREAMED_PARTS = 2 * TURNS  # micro-batches beyond which the device waits for a recording that waits for the pass
 _QUEUED_PIECES = 300  # of claims under way at once, three calls each: a stream of a GPU takes some thousand
@@ -81,7 +82,7 @@ class Layout:
             claim_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in answered)),
             piece_count=_PIECE_COUNT if streamed else 0,
             piece_size=piece_size,
-            word_count=_PIECE_COUNT if words and self._words_stream(batch, micro_batches, piece_size) else 0,
+            word_count=_WORD_COUNT if words and self._words_stream(batch, micro_batches, piece_size) else 0,
         )
 
     def span(self, position: int, batch: int, width: int, piece_size: int) -> int:

@@ -245,7 +245,7 @@ def decode_region(raw: bytes) -> tuple[Geometry, bytes]:
     counts = 1 <= asks <= MAXIMUM_SLOTS and 1 <= claims <= MAXIMUM_SLOTS and pieces <= MAXIMUM_SLOTS
     sizes = all(size and size % SLOT_ALIGNMENT == 0 for size in (ask_size, claim_size))
     ring = pieces.bit_count() <= 1 and (pieces > 0) == (piece_size > 0) and piece_size % SLOT_ALIGNMENT == 0
-    ring = ring and words in (0, pieces)
+    ring = ring and words.bit_count() <= 1 and words <= pieces
     if not (counts and sizes and ring) or geometry.size >= 2**48:
         raise WireError("a region has no sense")
     return geometry, name.rstrip(b"\0")
