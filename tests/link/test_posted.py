@@ -291,6 +291,46 @@ class Waiting(SlotNumpy):
         return self.before
 
 
+class Synchronising(SlotNumpy):
+    """Lets memory go only once all that was begun is done, as a GPU does."""
+
+    def begin_compute(self, step_names: Sequence[str], words: Place, outs: Sequence[Place]) -> Sequence[Any]:
+        self.begun = [*getattr(self, "begun", ()), *super().begin_compute(step_names, words, outs)]
+        return self.begun[-len(outs) :]
+
+    def unmap_memory(self) -> None:
+        for wait in self.begun:
+            wait()
+        super().unmap_memory()
+
+
+def test_pieces_are_let_go_until_the_memory_is() -> None:
+    """Whoever left may have written its counter last: once is not enough, and the thread that sends may be gone."""
+    device = Synchronising()
+    remote = reach(
+        lambda stream: Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering),
+        replace(options_of(Bulk.MEMFD), streams=True),
+    )
+    layout = layouts.make_layout(plan_of("every_step"))
+    step = layout.steps[0]
+    words = np.zeros((61, *layout.sources[step.name]), np.int32)
+    with nothing_left():
+        remote.load(plan_of("every_step"))
+        tickets = [remote.submit([step.name], words) for _ in range(4)]
+        assert remote._memory is not None and remote._memory.ring is not None
+        taken = remote._memory.ring.taken
+        remote.close()
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            taken[0] = 0
+            time.sleep(0)
+        del taken
+        assert wait_until(lambda: device.mapped == 0, PATIENCE / 4)
+        stop(device)
+        device.begun = []
+        del remote, tickets
+
+
 def test_a_worker_whose_thread_waits_lets_go_of_who_left() -> None:
     """The thread that serves waits for pieces to be read, by somebody who is gone: another one notices."""
     device = Waiting()

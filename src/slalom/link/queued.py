@@ -6,7 +6,6 @@ import contextlib
 import math
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -48,7 +47,7 @@ class QueuedAnswering:
         self._due: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sender: threading.Thread | None = threading.Thread(target=self._send, name="slalom-answers", daemon=True)
         self._sender.start()
-        self._stopped = threading.Event()
+        self._ending, self._stopped = threading.Event(), threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="slalom-watch", daemon=True)
         self._watcher.start()
 
@@ -114,16 +113,15 @@ class QueuedAnswering:
         sender, self._sender = self._sender, None
         if sender is None:
             return
-        self._stopped.set()
-        self._watcher.join()
+        self._ending.set()
         self._due.put(None)
         if sender is not threading.current_thread():
-            deadline = time.monotonic() + _JOIN_SECONDS
-            while sender.is_alive() and time.monotonic() < deadline:
-                self._let_pieces_go()
-                sender.join(_LOOK_SECONDS)
+            sender.join(_JOIN_SECONDS)
         if self._region is not None:
             self._device.unmap_memory()
+        # LOAD-BEARING: only now, for the device may wait for pieces to be let go until it has let the memory go
+        self._stopped.set()
+        self._watcher.join()
 
     def _let_pieces_go(self) -> None:
         """Has nothing wait for the other side, which is at nothing any more: again and again, for it may write there
@@ -134,12 +132,12 @@ class QueuedAnswering:
             self._word_ring.ready[0] = self._word_pieces.next
 
     def _watch(self) -> None:
-        """Lets pieces go once the other side is gone, whatever the thread that serves is at.
+        """Lets pieces go once the other side is gone or this one ends, whatever the thread that serves is at.
 
         LOAD-BEARING: that thread may itself be waiting for the device, which waits for pieces that nobody reads.
         """
         while not self._stopped.wait(_LOOK_SECONDS):
-            if self._mouth.is_left:
+            if self._ending.is_set() or self._mouth.is_left:
                 self._let_pieces_go()
 
     def _claim_of(self, asked: Header, errand: Errand) -> Place:
