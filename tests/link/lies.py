@@ -164,7 +164,7 @@ def welcome_bodies() -> Iterator[Case]:
         ("every isolation bit", 32, 2**32 - 1, ODD_WELCOME),
         ("no accelerator", 36, 0, ODD_WELCOME),
         ("an unknown accelerator", 36, 3, ODD_WELCOME),
-        ("a reserved word that is not zero", 44, 1, ODD_WELCOME),
+        ("neither streams nor does not", 44, 2, ODD_WELCOME),
     ):
         yield Case(f"a welcome with {name}", only(Kind.WELCOME), body(offset, value), says=(says,), levels=(AHEAD,))
 
