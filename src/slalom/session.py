@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from slalom.arithmetic.dispatch import Isa, make_dispatch
+from slalom.arithmetic.dispatch import Isa, make_dispatch, thread_count
 from slalom.errors import ApiMisuse, DeviceError, IntegrityError, WireError
 from slalom.fleet.roster import (
     AUTO,
@@ -110,7 +110,7 @@ class Session:
         worker = WorkerOptions(
             device=worker_device, threads=worker_threads, isolation=parse_isolation(isolation).value, attack=attack
         )
-        choice = LinkChoice(bulk, micro_batches, timeout_seconds, worker)
+        choice = LinkChoice(bulk, micro_batches, timeout_seconds, worker, thread_count(threads))
         sources = self._find_sources(device, choice)
         dealing = None if dealer is None else self._find_dealer(dealer, dealer_device, sources, choice)
         self._dealer = dealing

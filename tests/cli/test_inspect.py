@@ -61,8 +61,8 @@ def test_the_memory_of_a_link_is_what_a_session_maps(plan_file: Path, streams: b
             mapped.append(region.geometry.size)
             super().map(region, batch)
 
-    options = replace(options_of(Bulk.MEMFD), streams=streams)
-    device = reach(lambda stream: Servant(LocalDevice(1), stream, answering=Watching), options)
+    options = replace(options_of(Bulk.MEMFD), threads=4)
+    device = reach(lambda stream: Servant(LocalDevice(1), stream, answering=Watching, streams=streams), options)
     with Session(plan, device=device, threads=1) as session:
         session.run(random_samples(plan, 32, 0).images)
     assert mapped == [said["cuda_bytes" if streams else "cpu_bytes"]]

@@ -13,7 +13,6 @@ from slalom.link.remote import Post, RemoteDevice
 from slalom.plan.flow import trace_flow
 from slalom.plan.footprint import gpu_footprint
 from slalom.session import Session
-from slalom.trusted.session import _POSTING_THREADS
 from tests.devices import GRAPH_NAMES, case_of, plan_of, same
 from tests.link.lies import LEVELS
 
@@ -54,7 +53,7 @@ def test_words_in_pieces_are_right(
         return found
 
     monkeypatch.setattr(RemoteDevice, "post", noted)
-    with Session(plan_of(name), protection=protection, worker_device="cuda", threads=_POSTING_THREADS,
+    with Session(plan_of(name), protection=protection, worker_device="cuda", threads=layouts._MANY_THREADS,
                  micro_batches=micro_batches) as session:  # fmt: skip
         for batch in (60, 60, 60, 20, 60, 60):
             posted.clear()

@@ -21,13 +21,12 @@ from slalom.link.port import Place
 from slalom.link.queued import QueuedAnswering
 from slalom.link.remote import Post, RemoteDevice
 from slalom.session import Session
-from slalom.trusted.session import _POSTING_THREADS
 from tests.devices import GRAPH_NAMES, case_of, plan_of, same
 from tests.link.lies import BLINDED, PRIVATE
 from tests.link.serving import PATIENCE, Servant, nothing_left, options_of, reach, wait_until
 from tests.link.test_queued import SlotNumpy
 
-THREADS = _POSTING_THREADS
+THREADS = layouts._MANY_THREADS
 BATCH = 60  # two micro-batches of equal size
 
 
@@ -67,6 +66,7 @@ def open_session(
     device: Any, name: str, level: tuple[str, str] = PRIVATE, timeout_seconds: float = PATIENCE, **arguments: Any
 ) -> Session:
     options = options_of(Bulk.MEMFD, timeout_seconds, arguments.get("micro_batches", 2))
+    options = replace(options, threads=arguments.get("threads", THREADS))
     remote = reach(
         lambda stream: Servant(device, stream, lambda s: Channel(s, timeout_seconds), QueuedAnswering, streams=True),
         options,
@@ -168,7 +168,7 @@ def test_a_device_that_does_not_say_so_is_sent_none(posts: list[Posted]) -> None
     device = SlotNumpy()
     remote = reach(
         lambda stream: Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering),
-        replace(options_of(Bulk.MEMFD), streams=True),
+        replace(options_of(Bulk.MEMFD), streams=True, threads=THREADS),
     )
     with Session(plan_of("residual"), protection="private", device=remote, threads=THREADS) as session:
         for seed in range(2):
@@ -191,7 +191,7 @@ def test_a_worker_that_takes_none_refuses_them(answering: Any) -> None:
         servants.append(Servant(device, stream, lambda s: Channel(s, PATIENCE), answering, streams=True))
         return servants[0]
 
-    remote = reach(start, options_of(Bulk.MEMFD))
+    remote = reach(start, replace(options_of(Bulk.MEMFD), threads=THREADS))
     with Session(plan_of("residual"), protection="private", device=remote, threads=THREADS) as session:
         images, expected = case_of("residual", BATCH)
         assert same(session.run(images), expected)

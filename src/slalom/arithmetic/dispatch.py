@@ -88,12 +88,18 @@ def make_dispatch(isa: Isa | str | None = None, threads: int | None = None, *, b
     chosen = choices[-1] if isa is None else Isa(isa)
     if chosen not in (*choices, Isa.TILES):
         raise ApiMisuse(f"this processor cannot run {chosen}", hint=f"choose one of {', '.join(choices)}")
-    count = len(os.sched_getaffinity(0)) if threads is None else threads
-    if type(count) is not int or count < 1:
-        raise ApiMisuse(f"threads must be a whole number of at least 1, not {count!r:.40}")
+    count = thread_count(threads)
     begin = yield_the_processor if background else None
     pool = ThreadPoolExecutor(count, thread_name_prefix="slalom", initializer=begin) if count > 1 else None
     return Dispatch(chosen, count, _native.Team(count, _NICENESS if background else 0), pool)
+
+
+def thread_count(threads: int | None) -> int:
+    """As many as are asked for, or as there are cores. Raises ApiMisuse for fewer than one."""
+    count = len(os.sched_getaffinity(0)) if threads is None else threads
+    if type(count) is not int or count < 1:
+        raise ApiMisuse(f"threads must be a whole number of at least 1, not {count!r:.40}")
+    return count
 
 
 def yield_the_processor() -> None:

@@ -56,7 +56,8 @@ class LinkMemory:
 def link_memory(plan: Plan, images: int, micro_batches: int) -> LinkMemory:
     """The memory of a link, from the plan alone."""
     layout = make_layout(plan)
-    sizes = (layout.geometry(images, micro_batches, streams=streams).size for streams in (False, True))
+    gpus = (False, True)
+    sizes = (layout.geometry(images, micro_batches, streams=streams, words=streams).size for streams in gpus)
     return LinkMemory(images, micro_batches, *sizes)
 
 

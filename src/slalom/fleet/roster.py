@@ -82,12 +82,13 @@ class ObjectSource:
 
 @dataclass(frozen=True)
 class LinkChoice:
-    """How workers are reached and started: `bulk` auto, memfd, shm or inline."""
+    """How workers are reached and started: `bulk` auto, memfd, shm or inline; `threads` of the trusted side."""
 
     bulk: str
     micro_batches: int
     timeout_seconds: float
     worker: WorkerOptions
+    threads: int = 1
 
 
 def make_source(place: str, choice: LinkChoice) -> Source:
@@ -128,7 +129,8 @@ def require_another(dealer: SpawnSource | EndpointSource, devices: Sequence[Sour
 
 
 def _options(choice: LinkChoice, transport: Transport) -> LinkOptions:
-    return LinkOptions(_bulk(choice.bulk, transport), choice.micro_batches, choice.timeout_seconds)
+    bulk = _bulk(choice.bulk, transport)
+    return LinkOptions(bulk, choice.micro_batches, choice.timeout_seconds, threads=choice.threads)
 
 
 def _bulk(word: str, transport: Transport) -> Bulk:

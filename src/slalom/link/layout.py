@@ -21,9 +21,10 @@ from slalom.plan.validation import sources_of
 
 _WORD_SIZE = 4  # no element that crosses is larger
 _AHEAD_CLAIMS = 12  # that wait for the trusted side while the device runs ahead
-_PIECE_COUNT = 8  # a power of two
+_PIECE_COUNT, _FEW_PIECES = 8, 4  # powers of two: places for claims where many threads read them, and few
 _PIECE_SIZE = 2**23  # eight of them stay in the caches of a processor with some 100 MB or more (decision 0022)
-_WORD_COUNT = 4  # places for words, which go past the caches
+_WORD_COUNT = 4  # places for words, which go past the caches; none where few threads write them (decision 0026)
+_MANY_THREADS = 4
 _GRAIN = 1024  # elements: the tiles of the fused pass
 _STREAMED_PARTS = 2 * TURNS  # micro-batches beyond which the device waits for a recording that waits for the pass
 _QUEUED_PIECES = 300  # of claims under way at once, three calls each: a stream of a GPU takes some thousand
@@ -61,14 +62,23 @@ class Layout:
         """The place of each linear step in the plan's order."""
         return {step.name: index for index, step in enumerate(self.steps)}
 
-    def geometry(self, batch: int, micro_batches: int, *, streams: bool = False, words: bool = False) -> Geometry:
+    def geometry(
+        self,
+        batch: int,
+        micro_batches: int,
+        *,
+        streams: bool = False,
+        words: bool = False,
+        threads: int = _MANY_THREADS,
+    ) -> Geometry:
         """Slots for `micro_batches` parts of at most `batch` items in flight; with a ring, where claims stream, and one
-        more where words do too."""
+        more where words do too. `threads`: of the trusted side."""
         asked = [self.input_shape, *self.sources.values()]
         streamed = self.streams_ahead & self.streams_asked if streams else frozenset()
         claimed = [step.output.shape for position, step in enumerate(self.steps) if position not in streamed]
         answered = [*claimed, *self.output_shapes]
         grains = [min(self.grains[position], self._count(position)) for position in streamed]
+        words, places = words and threads >= _MANY_THREADS, _PIECE_COUNT if threads >= _MANY_THREADS else _FEW_PIECES
         grains += [_GRAIN] if words and streamed else []
         waiting = self.open_placed if streamed else self.open_claims
         piece_size = page_ceiling(max(_PIECE_SIZE, batch * _WORD_SIZE * max(grains))) if streamed else 0
@@ -80,7 +90,7 @@ class Layout:
             claim_count=2 * micro_batches * max(waiting, len(self.output_shapes)) + ahead,
             ask_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in asked)),
             claim_size=page_ceiling(batch * _WORD_SIZE * max(math.prod(shape) for shape in answered)),
-            piece_count=_PIECE_COUNT if streamed else 0,
+            piece_count=places if streamed else 0,
             piece_size=piece_size,
             word_count=_WORD_COUNT if words and self._words_stream(batch, micro_batches, piece_size) else 0,
         )

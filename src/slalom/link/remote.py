@@ -68,13 +68,14 @@ class LinkOptions:
     """How to speak with a worker. `micro_batches`: exchanges in flight; `timeout_seconds` bounds every wait, but for
     `start_seconds` that a worker may take to say its welcome. `streams`: whether claims come in pieces through a ring
     where memory is shared; by itself where the worker says that it fills rings beside all else that it does, as GPUs'
-    copies do."""
+    copies do. `threads`: of the trusted side."""
 
     bulk: Bulk
     micro_batches: int
     timeout_seconds: float
     start_seconds: float = 60.0
     streams: bool | None = None
+    threads: int = 1
 
 
 class _Open(NamedTuple):
@@ -450,8 +451,9 @@ class RemoteDevice:
             self._memory = None
             self._known = set()  # a device makes ready again for another memory
             opened, options = self._require_open(), self._options
+            words = self._streams and self._takes_words
             geometry = opened.layout.geometry(
-                batch, options.micro_batches, streams=self._streams, words=self._streams and self._takes_words
+                batch, options.micro_batches, streams=self._streams, words=words, threads=options.threads
             )
             try:
                 self._memory = announce_memory(

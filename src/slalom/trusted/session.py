@@ -37,7 +37,6 @@ from slalom.trusted.vault import make_vault
 from slalom.trusted.walk import Crossing, Inside, Walk, WalkGenerator
 from slalom.trusted.workspace import Workspace
 
-_POSTING_THREADS = 4  # fewer write faster past their caches than into a ring that stays there (decision 0026)
 _DEVICE_OR_DEALER = "the device or the dealer is faulty or hostile: use neither again"
 
 
@@ -341,7 +340,7 @@ class TrustedSession:
         outbox = post = None
         if isinstance(self._device, RemoteDevice):
             outbox = self._device.outbox
-            post = self._device.post if self._dispatch.threads >= _POSTING_THREADS else None
+            post = self._device.post
         return Crossing(inside, checks, masks, self._policy.exchanges, self._workspace, outbox, post, linked)
 
     def _split(self, count: int) -> list[slice]:
