@@ -19,8 +19,8 @@ demo: $(INSTALLED)  ## EfficientNet-Lite0 on 20 photos in private, then a cheati
 	@$(BIN)/slalom eval efficientnet_lite0 --protection private --batch-size 5 --batches 4 --attack flip_element; \
 		status=$$?; test $$status -eq 3 && echo "refused with exit code 3, as it must be"
 
-test: $(INSTALLED)  ## the test suite: no GPU, no TEE, a few minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu and not tee"
+test: $(INSTALLED)  ## the test suite: no GPU, no TEE, some ten minutes on two cores
+	$(BIN)/python -m pytest -m "not slow and not gpu and not tee" -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(INSTALLED)  ## the long sweeps: whole zoo, long statistics, accuracy
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -27,7 +27,7 @@ from slalom.trusted.recorder import Recorder, Side, Span
 from tests.devices import case_of, linear_steps_of, plan_of, same
 from tests.fleet.sources import nothing_leaks
 from tests.link.lies import AHEAD, LAYERWISE, PRIVATE
-from tests.link.serving import PATIENCE, Servant, options_of, reach
+from tests.link.serving import PATIENCE, Servant, options_of, reach, wait_until
 
 pytestmark = pytest.mark.gpu
 NETWORK, BATCH = "residual", 3
@@ -141,8 +141,11 @@ def serve_once(device: Any, level: tuple[str, str]) -> Any:
         options_of(Bulk.MEMFD),
     )  # fmt: skip
     protection, schedule = level
-    with Session(plan_of(NETWORK), protection=protection, schedule=schedule, device=remote, threads=1) as session:
-        return session.run(case_of(NETWORK, 61)[0])
+    try:
+        with Session(plan_of(NETWORK), protection=protection, schedule=schedule, device=remote, threads=1) as session:
+            return session.run(case_of(NETWORK, 61)[0])
+    finally:  # the next device of this process needs a GPU on which nothing waits
+        assert wait_until(lambda: device._memory is None), "the memory was not let go"
 
 
 @pytest.mark.parametrize("level", CHECKED, ids="-".join)

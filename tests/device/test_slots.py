@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from slalom.link import layout as layouts
-from slalom.link.remote import Post, RemoteDevice
+from slalom.link.remote import RemoteDevice
+from slalom.link.ticket import Post
 from slalom.plan.flow import trace_flow
 from slalom.plan.footprint import gpu_footprint
 from slalom.session import Session

@@ -19,7 +19,8 @@ from slalom.link.channel import Channel
 from slalom.link.message import Bulk
 from slalom.link.port import Place
 from slalom.link.queued import QueuedAnswering
-from slalom.link.remote import Post, RemoteDevice
+from slalom.link.remote import RemoteDevice
+from slalom.link.ticket import Post
 from slalom.session import Session
 from tests.devices import GRAPH_NAMES, case_of, plan_of, same
 from tests.link.lies import BLINDED, PRIVATE

@@ -100,11 +100,9 @@ def test_a_claim_whose_pieces_would_not_fit_has_a_slot(
         assert same(session.run(images), expected)
 
 
-def whole_slots(
-    layout: layouts.Layout, geometry: Callable[..., Geometry], *sizes: int, streams: bool, words: bool
-) -> Geometry:
+def whole_slots(layout: layouts.Layout, geometry: Callable[..., Geometry], *sizes: int, **how: Any) -> Geometry:
     """Room in slots for every claim, beside the ring."""
-    ring = geometry(layout, *sizes, streams=streams, words=words)
+    ring = geometry(layout, *sizes, **how)
     slots = geometry(layout, *sizes)
     return replace(slots, ask_count=ring.ask_count, piece_count=ring.piece_count, piece_size=ring.piece_size)
 

@@ -42,9 +42,9 @@ class CudaSlotDevice(CudaDevice):
     def unmap_memory(self) -> None:
         """Waits for the GPU and lets the memory go."""
         torch.cuda.synchronize(self.device)
-        memory, self._memory = self._memory, None
-        if memory is not None:
-            unregister_host(memory)
+        if self._memory is not None:
+            unregister_host(self._memory)
+        self._memory = None
 
     def _require_room(self, batch: int) -> None:
         """Raises MemoryError where the GPU cannot hold what exchanges of so many items take, beside the weights."""

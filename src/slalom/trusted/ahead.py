@@ -13,8 +13,9 @@ import numpy as np
 
 from slalom.arithmetic.pieces import StreamedClaim
 from slalom.errors import DeviceError, IntegrityError, SlalomError
+from slalom.link.following import Coming
 from slalom.link.port import Claim, DevicePort
-from slalom.link.remote import Coming, RemoteDevice
+from slalom.link.remote import RemoteDevice
 from slalom.trusted.calls import device_failure, settle
 from slalom.trusted.recorder import Side
 from slalom.trusted.traffic import Traffic

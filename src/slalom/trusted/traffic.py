@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slalom.arithmetic.pieces import StreamedClaim
-from slalom.link.remote import Post
+from slalom.link.ticket import Post
 from slalom.trusted.recorder import Recorder, Side, Span
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from slalom.arithmetic.pieces import StreamedClaim
 from slalom.errors import DeviceError, IntegrityError
 from slalom.link.port import DevicePort
-from slalom.link.remote import Post, RemoteDevice
+from slalom.link.remote import RemoteDevice
+from slalom.link.ticket import Post
 from slalom.trusted.ahead import AheadLane, Words
 from slalom.trusted.calls import Answer, device_failure, settle, wait_for
 from slalom.trusted.recorder import Side

@@ -23,7 +23,7 @@ from slalom.arithmetic.pointwise import Program
 from slalom.arithmetic.pooling import pool
 from slalom.errors import IntegrityError
 from slalom.link.intake import take_packed, take_words
-from slalom.link.remote import Post
+from slalom.link.ticket import Post
 from slalom.plan.steps import Linear, Pointwise, Pool, Shape, Step
 from slalom.plan.validation import sources_of
 from slalom.trusted.checker import CheckBook, Examined, Verified, hazardous_accept_unchecked
