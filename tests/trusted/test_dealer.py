@@ -268,6 +268,8 @@ def test_the_count_sees_seeds_that_repeat(tmp_path: Path, monkeypatch: pytest.Mo
         ("tcp:localhost:7001", "tcp:127.0.0.1:7001"),
         ("tcp:[::1]:7001", "tcp:localhost:7001"),
         ("tcp:127.0.0.2:7001", "tcp:127.0.0.1:7001"),
+        ("tcp:0.0.0.0:7001", "tcp:127.0.0.1:7001"),
+        ("tcp:[::]:7001", "tcp:127.0.0.1:7001"),
         ("unix:/tmp/a", "unix:/tmp/a"),
         ("unix:/tmp/./a", "unix:/tmp/b/../a"),
     ],
@@ -276,6 +278,18 @@ def test_the_device_as_its_own_dealer_is_refused(device: str, dealer: str) -> No
     with pytest.raises(ApiMisuse, match="dealer and device are both at") as caught:
         Session(plan_of(NAME), device=device, dealer=dealer, threads=1)
     assert caught.value.hint
+
+
+def test_an_address_of_this_machine_is_this_machine() -> None:
+    """A worker that listens everywhere is behind it and behind loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        own = asked.getsockname()[0]
+    with pytest.raises(ApiMisuse, match="dealer and device are both at"):
+        Session(plan_of(NAME), device=f"tcp:{own}:7001", dealer="tcp:127.0.0.1:7001", threads=1)
 
 
 def test_a_link_to_the_devices_socket_is_the_devices_socket(tmp_path: Path) -> None:

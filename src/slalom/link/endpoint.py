@@ -86,7 +86,23 @@ def _addresses(host: str) -> set[str]:
         found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError):
         return {host}
-    return found | ({"127.0.0.1", "::1"} if any(map(_is_loopback, found)) else set())
+    # LOAD-BEARING: a worker that listens everywhere answers at each address that this machine has
+    return found | ({"127.0.0.1", "::1"} if any(map(_is_own, found)) else set())
+
+
+def _is_own(address: str) -> bool:
+    """Whether an address leads to this machine: loopback, one that it has, or none in particular."""
+    bare = address.partition("%")[0]
+    try:
+        parsed = ipaddress.ip_address(bare)
+        if parsed.is_loopback or parsed.is_unspecified:
+            return True
+        family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as trial:
+            trial.bind((address, 0))  # only an address of one's own can be had
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def dial(endpoint: Endpoint, timeout_seconds: float) -> socket.socket:
