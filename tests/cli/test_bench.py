@@ -120,8 +120,9 @@ def test_a_plan_file_a_device_in_this_process_and_lines_that_are_appended(tmp_pa
 
     plan, lines = tmp_path / "chain.slalom", tmp_path / "rows.csv"
     Plan(*conv_chain_graph()).save(plan)
-    options = ("--quick", "--levels", "verified", "--cores", 1, "--device", "cpu", "--append", lines)
+    options = ("--quick", "--rows-only", "--levels", "verified", "--cores", 1, "--device", "cpu", "--append", lines)
     found = answer("bench", plan, *options)
+    assert found["fused_pass"] == found["linear_engine"] == found["boundary"] == []
     assert found["platform"] == SIMULATION
     assert [row["name"] for row in found["side_by_side"]["rows"]] == ["verified"]
     reasons = {item["reason"] for item in found["side_by_side"]["skipped"]}
@@ -157,7 +158,7 @@ def test_an_interruption_loses_no_row_that_was_measured(
     [
         ("--levels", "private,half"), ("--baselines", "tensorflow"), ("--cores", "0"), ("--cores", "one"),
         ("--cores", "100000"), ("--worker-device", "tpu"), ("--seconds", "-1"), ("--repeats", "0"),
-        ("--micro-batches", "0"), ("--device", "nowhere"),
+        ("--micro-batches", "0"), ("--device", "nowhere"), ("--kernels-only", "--rows-only"),
     ],
 )  # fmt: skip
 def test_words_without_meaning(options: tuple[str, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from slalom.arithmetic.dispatch import make_dispatch
+from slalom.arithmetic.dispatch import Dispatch, make_dispatch
 from slalom.bench import engine as engine_bench
 from slalom.bench import fused as fused_bench
 from slalom.bench.boundary import LEVELS as BOUNDARY_LEVELS
@@ -29,6 +29,7 @@ from slalom.cli.offline import offline_timing
 from slalom.cli.screen import guarded, platform_of, print_json, progress_bar, waiting
 from slalom.errors import ApiMisuse, InputError
 from slalom.fleet.roster import SPAWN
+from slalom.plan import Plan
 
 DEFAULT_MODEL = "efficientnet_lite0"
 SEED = 3
@@ -71,10 +72,13 @@ def bench_command(
     weights: Annotated[Path | None, typer.Option(help="a checkpoint: .pt, .pth or .safetensors")] = None,
     isa: Annotated[str | None, typer.Option(help="of the kernels: numpy, portable, avx2, avx512 or amx")] = None,
     kernels_only: Annotated[bool, typer.Option("--kernels-only", help="the kernels alone, no network")] = False,
+    rows_only: Annotated[bool, typer.Option("--rows-only", help="the rows alone: no kernels, no boundary")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout")] = False,
 ) -> None:
     """Measure a network in plain engines and at every protection level, side by side, and the trusted kernels."""
     outputs = Outputs(append, report)
+    if kernels_only and rows_only:
+        raise ApiMisuse("--kernels-only and --rows-only leave nothing to measure", hint="choose one of them")
     _require_outputs(outputs)
     if measured is not None:
         _show_again(measured, outputs)
@@ -96,10 +100,13 @@ def bench_command(
         commit=commit,
     )
     wanted = replace(parse_wanted(words), timelines=report is not None or json)
-    taken = _measure_kernels(words)
+    single = make_dispatch(words.isa, 1)
+    taken = Measurements(single.isa.value, [], []) if rows_only else _measure_kernels(single)
     if not kernels_only:
         with offline_timing(model, NetworkOptions(weights, image_size)) as network:
-            taken = _measure_network(taken, network, wanted, words)
+            taken = _measure_rows(taken, network, wanted, words)
+            if not (rows_only or quick or taken.interrupted):
+                taken = _measure_boundary(taken, network.plan, wanted, words)
     _write(outputs, taken.comparison)  # before the tables: who reads those may stop
     if json:
         print_json(bench_document(taken))
@@ -118,8 +125,7 @@ def _require_outputs(outputs: Outputs) -> None:
         require_plots()
 
 
-def _measure_kernels(words: BenchWords) -> Measurements:
-    single = make_dispatch(words.isa, 1)
+def _measure_kernels(single: Dispatch) -> Measurements:
     with waiting("measuring the trusted pass on one core"):
         fused = fused_bench.measure_fused(single)
     with waiting("measuring the trusted engine on one core"):
@@ -127,18 +133,21 @@ def _measure_kernels(words: BenchWords) -> Measurements:
     return Measurements(single.isa.value, fused, engine)
 
 
-def _measure_network(taken: Measurements, network: Network, wanted: Wanted, words: BenchWords) -> Measurements:
+def _measure_rows(taken: Measurements, network: Network, wanted: Wanted, words: BenchWords) -> Measurements:
     images: np.ndarray = random_samples(network.plan, words.batch_size, SEED).images
     comparison, interrupted = _compare(network, images, wanted, words.commit)
-    if words.quick or interrupted:
-        return replace(taken, comparison=comparison, interrupted=interrupted)
+    return replace(taken, comparison=comparison, interrupted=interrupted)
+
+
+def _measure_boundary(taken: Measurements, plan: Plan, wanted: Wanted, words: BenchWords) -> Measurements:
     worker_device = wanted.arrangement.worker_device
     with waiting("measuring an empty message"):
-        taken = replace(taken, comparison=comparison, round_trip=measure_round_trip(network.plan, worker_device))
+        taken = replace(taken, round_trip=measure_round_trip(plan, worker_device))
     if worker_device != "cpu":  # a device in this process computes on the CPU: nothing to hold the other against
         return taken
+    images: np.ndarray = random_samples(plan, words.batch_size, SEED).images
     with progress_bar("the boundary", len(BOUNDARY_LEVELS)) as progress:
-        boundary = measure_boundary(network.plan, images, max(wanted.cores), progress)
+        boundary = measure_boundary(plan, images, max(wanted.cores), progress)
     return replace(taken, boundary=tuple(boundary))
 
 

@@ -22,8 +22,9 @@ from slalom.cli.screen import SEPARATE, data_console, plain_table, print_titled,
 
 @dataclass(frozen=True)
 class Measurements:
-    """All figures of one run; `comparison` is None where only the kernels were measured, and `round_trip` is None and
-    `boundary` empty where the boundary was not. `interrupted`: these are the figures until then."""
+    """All figures of one run: `comparison` is None where only the kernels were measured, `fused` and `engine` are empty
+    where they were not, and `round_trip` is None and `boundary` empty where the boundary was not. `interrupted`: these
+    are the figures until then."""
 
     isa: str
     fused: list[FusedRow]
@@ -56,18 +57,20 @@ def print_measurements(taken: Measurements) -> None:
     console = data_console()
     one = f"{taken.isa}, one thread"
     console.print(Text(f"{printable(processor())}; {SEPARATE}"))
-    print_titled(
-        console,
-        f"trusted pass, {one}: nanoseconds an element",
-        fused_table(taken.fused),
-        "the copy moves as many bytes, half read and half written, in turns with the pass",
-    )
-    print_titled(
-        console,
-        f"trusted linear engine, {one}: GMAC/s",
-        engine_table(taken.engine),
-        "words are what masks take; float64 is NumPy's product of the same matrices",
-    )
+    if taken.fused:
+        print_titled(
+            console,
+            f"trusted pass, {one}: nanoseconds an element",
+            fused_table(taken.fused),
+            "the copy moves as many bytes, half read and half written, in turns with the pass",
+        )
+    if taken.engine:
+        print_titled(
+            console,
+            f"trusted linear engine, {one}: GMAC/s",
+            engine_table(taken.engine),
+            "words are what masks take; float64 is NumPy's product of the same matrices",
+        )
     if taken.comparison is not None:
         console.print()
         print_comparison(taken.comparison)

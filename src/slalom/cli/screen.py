@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ def guarded(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             if error.errno == errno.EPIPE:
                 raise  # who reads has seen enough: typer ends quietly
             _refuse(f"{error.filename or 'input or output'}: {error.strerror or type(error).__name__}")
+            _let_go_of_stdout()
             raise typer.Exit(FAILED) from error
 
     return run
@@ -79,6 +81,16 @@ def _refuse(message: str, hint: str | None = None) -> None:
     sys.stderr.write(f"slalom: {printable(message)}\n")
     if hint:
         sys.stderr.write(f"  hint: {printable(hint)}\n")
+
+
+def _let_go_of_stdout() -> None:
+    """Drops what stdout does not take: the interpreter would try again at its end, and exit with a code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def note(message: str) -> None:
