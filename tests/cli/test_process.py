@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -83,9 +84,10 @@ def test_a_reader_that_goes_away(plan_file: Path, extra: list[str]) -> None:
 @pytest.mark.parametrize("extra", ([], ["--json"]))
 def test_a_full_disk_behind_stdout(plan_file: Path, extra: list[str]) -> None:
     command = [sys.executable, "-m", "slalom.cli", "inspect", str(plan_file), *extra]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            command, cwd=ROOT, text=True, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+            command, cwd=ROOT, env=environment, text=True, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
         )
     assert result.returncode == 1
     assert result.stderr == "slalom: input or output: No space left on device\n"
