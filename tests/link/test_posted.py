@@ -20,7 +20,7 @@ from slalom.link.message import Bulk
 from slalom.link.port import Place
 from slalom.link.queued import QueuedAnswering
 from slalom.link.remote import RemoteDevice
-from slalom.link.ticket import Post
+from slalom.link.ticket import Post, Ticket
 from slalom.session import Session
 from tests.devices import GRAPH_NAMES, case_of, plan_of, same
 from tests.link.lies import BLINDED, PRIVATE
@@ -292,6 +292,19 @@ class Waiting(SlotNumpy):
         return self.before
 
 
+def ask(device: SlotNumpy, count: int) -> tuple[RemoteDevice, list[Ticket]]:
+    """Asks for a claim in pieces so often, and takes none."""
+    remote = reach(
+        lambda stream: Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering),
+        replace(options_of(Bulk.MEMFD), streams=True),
+    )
+    layout = layouts.make_layout(plan_of("every_step"))
+    step = layout.steps[0]
+    words = np.zeros((61, *layout.sources[step.name]), np.int32)
+    remote.load(plan_of("every_step"))
+    return remote, [remote.submit([step.name], words) for _ in range(count)]
+
+
 class Synchronising(SlotNumpy):
     """Lets memory go only once all that was begun is done, as a GPU does."""
 
@@ -308,16 +321,8 @@ class Synchronising(SlotNumpy):
 def test_pieces_are_let_go_until_the_memory_is() -> None:
     """Whoever left may have written its counter last: once is not enough, and the thread that sends may be gone."""
     device = Synchronising()
-    remote = reach(
-        lambda stream: Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering),
-        replace(options_of(Bulk.MEMFD), streams=True),
-    )
-    layout = layouts.make_layout(plan_of("every_step"))
-    step = layout.steps[0]
-    words = np.zeros((61, *layout.sources[step.name]), np.int32)
     with nothing_left():
-        remote.load(plan_of("every_step"))
-        tickets = [remote.submit([step.name], words) for _ in range(4)]
+        remote, tickets = ask(device, 4)
         assert remote._memory is not None and remote._memory.ring is not None
         taken = remote._memory.ring.taken
         remote.close()
@@ -335,16 +340,8 @@ def test_pieces_are_let_go_until_the_memory_is() -> None:
 def test_a_worker_whose_thread_waits_lets_go_of_who_left() -> None:
     """The thread that serves waits for pieces to be read, by somebody who is gone: another one notices."""
     device = Waiting()
-    remote = reach(
-        lambda stream: Servant(device, stream, lambda s: Channel(s, PATIENCE), QueuedAnswering),
-        replace(options_of(Bulk.MEMFD), streams=True),
-    )
-    layout = layouts.make_layout(plan_of("every_step"))
-    step = layout.steps[0]
-    words = np.zeros((61, *layout.sources[step.name]), np.int32)
     with nothing_left():
-        remote.load(plan_of("every_step"))
-        tickets = [remote.submit([step.name], words) for _ in range(2)]
+        remote, tickets = ask(device, 2)
         begin = time.monotonic()
         remote.close()
         assert wait_until(lambda: device.mapped == 0)
