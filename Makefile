@@ -7,6 +7,7 @@ CACHE := .cache
 SOURCES := $(shell find src native -type f -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
+BESIDE := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: help demo test test-slow test-gpu soak test-sanitize lint format bench accuracy clean fuzz
 
@@ -20,10 +21,10 @@ demo: $(INSTALLED)  ## EfficientNet-Lite0 on 20 photos in private, then a cheati
 		status=$$?; test $$status -eq 3 && echo "refused with exit code 3, as it must be"
 
 test: $(INSTALLED)  ## the test suite: no GPU, no TEE, some ten minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not gpu and not tee" -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not gpu and not tee" $(BESIDE)
 
 test-slow: $(INSTALLED)  ## the long sweeps: whole zoo, long statistics, accuracy
-	$(BIN)/python -m pytest -m slow --timeout 3600
+	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 3600 $(BESIDE)
 
 test-gpu: $(INSTALLED)  ## the kernels and the CUDA device, on a GPU
 	$(BIN)/python -m pytest -m gpu
