@@ -154,7 +154,7 @@ struct Cut {
         if (going.given) span = going.pieces.span;
         if (coming.given && (coming.pieces.span != span || pass.claims || pass.packed))
             throw nb::value_error("a claim comes in pieces, cut as the words are, or lies in an array");
-        if (going.given && (pass.blinded || going.packed || going.pieces.span != span))
+        if (going.given && (pass.blinded || going.packed))
             throw nb::value_error("words go in pieces, or into an array");
         point(pass, 0);
     }

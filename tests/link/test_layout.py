@@ -129,3 +129,14 @@ def test_every_value_has_room_in_a_slot(name: str, batch: int, micro_batches: in
     assert geometry.ask_count > micro_batches
     assert geometry.claim_count >= micro_batches * len(layout.output_shapes)
     assert np.gcd(geometry.ask_size, geometry.claim_size) % 4096 == 0
+
+
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+@pytest.mark.parametrize("batch", [1, 64, 10**5])
+def test_the_words_of_every_ask_fit_the_places_of_their_ring(name: str, batch: int) -> None:
+    layout = make_layout(plan_of(name))
+    geometry = layout.geometry(batch, 2, streams=True, words=True)
+    assert geometry.word_count > 0 or not layout.streams_asked & layout.streams_ahead
+    for shape in layout.sources.values() if geometry.word_count else ():
+        span = layout.word_span(math.prod(shape), batch, geometry.piece_size)
+        assert span > 0 and batch * 4 * span <= geometry.piece_size

@@ -29,7 +29,6 @@ from slalom.cli.offline import offline_timing
 from slalom.cli.screen import guarded, platform_of, print_json, progress_bar, waiting
 from slalom.errors import ApiMisuse, InputError
 from slalom.fleet.roster import SPAWN
-from slalom.plan import Plan
 
 DEFAULT_MODEL = "efficientnet_lite0"
 SEED = 3
@@ -93,6 +92,7 @@ def bench_command(
         repeats=repeats,
         seconds=seconds,
         quick=quick,
+        rows_only=rows_only,
         isa=parse_isa(isa),
         batch_size=batch_size,
         masks=masks,
@@ -104,9 +104,7 @@ def bench_command(
     taken = Measurements(single.isa.value, [], []) if rows_only else _measure_kernels(single)
     if not kernels_only:
         with offline_timing(model, NetworkOptions(weights, image_size)) as network:
-            taken = _measure_rows(taken, network, wanted, words)
-            if not (rows_only or quick or taken.interrupted):
-                taken = _measure_boundary(taken, network.plan, wanted, words)
+            taken = _measure_network(taken, network, wanted, words)
     _write(outputs, taken.comparison)  # before the tables: who reads those may stop
     if json:
         print_json(bench_document(taken))
@@ -133,21 +131,19 @@ def _measure_kernels(single: Dispatch) -> Measurements:
     return Measurements(single.isa.value, fused, engine)
 
 
-def _measure_rows(taken: Measurements, network: Network, wanted: Wanted, words: BenchWords) -> Measurements:
+def _measure_network(taken: Measurements, network: Network, wanted: Wanted, words: BenchWords) -> Measurements:
     images: np.ndarray = random_samples(network.plan, words.batch_size, SEED).images
     comparison, interrupted = _compare(network, images, wanted, words.commit)
-    return replace(taken, comparison=comparison, interrupted=interrupted)
-
-
-def _measure_boundary(taken: Measurements, plan: Plan, wanted: Wanted, words: BenchWords) -> Measurements:
+    taken = replace(taken, comparison=comparison, interrupted=interrupted)
+    if words.quick or words.rows_only or interrupted:
+        return taken
     worker_device = wanted.arrangement.worker_device
     with waiting("measuring an empty message"):
-        taken = replace(taken, round_trip=measure_round_trip(plan, worker_device))
+        taken = replace(taken, round_trip=measure_round_trip(network.plan, worker_device))
     if worker_device != "cpu":  # a device in this process computes on the CPU: nothing to hold the other against
         return taken
-    images: np.ndarray = random_samples(plan, words.batch_size, SEED).images
     with progress_bar("the boundary", len(BOUNDARY_LEVELS)) as progress:
-        boundary = measure_boundary(plan, images, max(wanted.cores), progress)
+        boundary = measure_boundary(network.plan, images, max(wanted.cores), progress)
     return replace(taken, boundary=tuple(boundary))
 
 

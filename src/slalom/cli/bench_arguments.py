@@ -40,6 +40,7 @@ class BenchWords:
     repeats: int | None
     seconds: float | None
     quick: bool
+    rows_only: bool
     isa: Isa | None
     batch_size: int
     masks: str

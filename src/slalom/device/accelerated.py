@@ -7,6 +7,7 @@ all else as on the CPU. An honest GPU is `device.cuda`, whose values stay there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -43,6 +44,4 @@ class CudaEngine(TorchEngine):
         return _PlacedMap(geometry, (), None, place_map(geometry, weight, MAXIMUM_DIGITS, self.device))
 
     def _apply_map(self, prepared: PreparedMap, image: Tensor) -> Tensor:
-        if not isinstance(prepared, _PlacedMap):
-            return super()._apply_map(prepared, image)
-        return prepared.resident.apply(image, MAXIMUM_DIGITS)
+        return cast(_PlacedMap, prepared).resident.apply(image, MAXIMUM_DIGITS)

@@ -37,11 +37,11 @@ DEAL = Form(Kind.DEAL, Kind.CLAIM, Element.INT32)
 class Asks:
     """The asks of one conversation, in order. `packs`: whether bytes are dearer than the work of packing claims."""
 
-    def __init__(self, conversation: Conversation, layout: Layout, bulk: Bulk, packs: bool) -> None:
+    def __init__(self, conversation: Conversation, layout: Layout, bulk: Bulk) -> None:
         self.conversation = conversation
         self.layout = layout
+        self.packs = False
         self._bulk = bulk
-        self._packs = packs
         self._requests = 0
 
     def next_request(self) -> int:
@@ -91,7 +91,7 @@ class Asks:
 
     def errand(self, memory: Memory, position: int, batch: int, *, packed: bool, streams: bool) -> Errand:
         """A linear step with pieces or a slot for its claim: three bytes an element where that is asked and proved."""
-        packs = packed and self._packs and self.layout.packs(position)
+        packs = packed and self.packs and self.layout.packs(position)
         element, width = (Element.INT24, PACKED_SIZE) if packs else (Element.INT32, 4)
         if streams and memory.ring is not None:
             span = self.layout.span(position, batch, width, memory.region.geometry.piece_size)
@@ -108,8 +108,8 @@ class Asks:
         errands: Sequence[Errand],
         seed: bytes | bytearray = b"",
     ) -> Message:
-        """An ask about words: with those, their seed or their span behind the errands where there is no slot of both
-        sides."""
+        """An ask about words. Behind the errands stand the words where no memory is shared, their seed, or the span of
+        words in pieces."""
         if isinstance(words, StreamedWords):
             size, batch = words.nbytes, words.passage.batch
             header = Header(kind, 0, request, len(errands), slot, batch, Element.INT32, size)

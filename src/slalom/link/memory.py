@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from slalom.arithmetic.fused import PACKED_SIZE
 from slalom.arithmetic.pieces import Ring, StreamedClaim, StreamedWords
-from slalom.errors import DeviceError, SlalomError, WireError
+from slalom.errors import DeviceError, SlalomError
 from slalom.link.answers import Expected
 from slalom.link.conversation import Arrivals, Conversation, Message, array_bytes
 from slalom.link.message import REGION_SIZE, Bulk, Element, Errand, Geometry, Header, Kind
@@ -59,10 +59,10 @@ class Memory:
         """A free ask slot as words int32 [B, *shape]."""
         return self.region.ask(self.asks.lease(self.timeout_seconds), shape, np.int32)
 
-    def way(self, batch: int, count: int, span: int) -> StreamedWords:
-        """The way of the words int32 [B, count] of one ask through their ring. Raises WireError where there is none."""
+    def way(self, batch: int, count: int, span: int) -> StreamedWords | None:
+        """The way of the words int32 [B, count] of one ask through their ring, if there is one."""
         if self.word_ring is None:
-            raise WireError("a region without a ring of words")
+            return None
         passage = word_passage_of(self.word_ring, self.word_pieces, batch, count, span)
         return StreamedWords(passage, self.timeout_seconds)
 

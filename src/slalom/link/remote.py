@@ -78,7 +78,7 @@ class RemoteDevice:
         """Connects, and makes sure that the worker says it has this very plan. Raises DeviceError, WireError."""
         layout = make_layout(plan)
         conversation = Conversation(self._dial(plan), self._options.timeout_seconds)
-        self._asks = Asks(conversation, layout, self._options.bulk, packs=False)  # so that `close` ends it
+        asks = self._asks = Asks(conversation, layout, self._options.bulk)
         hello = Message(Header(Kind.HELLO, 0, size=HELLO_SIZE), [Hello(layout.digest, self._options.bulk).encode()])
         body = bytearray(WELCOME_SIZE)
         patience = max(self._options.start_seconds, self._options.timeout_seconds)
@@ -86,8 +86,7 @@ class RemoteDevice:
         welcome = decode_welcome(bytes(body))
         if welcome.digest != layout.digest:
             raise WireError(NOT_ASKED)
-        packs = self._options.bulk is Bulk.INLINE or welcome.accelerator is Accelerator.CUDA
-        self._asks = Asks(conversation, layout, self._options.bulk, packs)
+        asks.packs = self._options.bulk is Bulk.INLINE or welcome.accelerator is Accelerator.CUDA
         self.welcome = welcome
 
     def outbox(self, shape: Shape) -> NDArray[np.int32]:
@@ -117,13 +116,12 @@ class RemoteDevice:
         ready, and while it does so it takes no words, on which whoever reads its claims may have to wait.
         """
         asks, memory, batch = self._require_asks(), self._require_memory(shape[0]), shape[0]
-        if memory.word_ring is None or batch != self._known_batch or tuple(step_names) not in self._known:
+        if batch != self._known_batch or tuple(step_names) not in self._known:
             return None
         count = math.prod(shape[1:])
-        span = asks.layout.word_span(count, batch, memory.region.geometry.piece_size)
-        if not span:
+        words = memory.way(batch, count, asks.layout.word_span(count, batch, memory.region.geometry.piece_size))
+        if words is None:
             return None
-        words = memory.way(batch, count, span)
         return Post(words, asks.exchange(COMPUTE, memory, words, asks.claims_of(step_names)))
 
     def _know(self, step_names: tuple[str, ...], batch: int) -> None:

@@ -113,7 +113,7 @@ class Mouth:
 
     def pour(self, passage: Passage, given: NDArray[Any]) -> None:
         """Puts a claim into the ring as its places are read; gives up once nobody is there or it stands still."""
-        passage.write(given, self._channel.stall_seconds, lambda: self._channel.is_left)
+        passage.write(given, self._channel.stall_seconds, lambda: self.is_left)
 
     @property
     def is_left(self) -> bool:
