@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from slalom.arithmetic.pieces import Passage
 from slalom.errors import ApiMisuse, DeviceError, IntegrityError, SlalomError, WireError
 from slalom.link import layout as layouts
+from slalom.link.asks import Asks
 from slalom.link.calls import CallAnswering
 from slalom.link.channel import Channel
-from slalom.link.message import Bulk
+from slalom.link.conversation import Message
+from slalom.link.message import NO_SLOT, Bulk, Element, Header, Kind, encode_span
 from slalom.link.port import Place
 from slalom.link.queued import QueuedAnswering
 from slalom.link.remote import RemoteDevice
@@ -199,6 +201,36 @@ def test_a_worker_that_takes_none_refuses_them(answering: Any) -> None:
         with pytest.raises(DeviceError, match="did not understand"):
             session.run(images)
     assert wait_until(lambda: bool(servants[0].errors)) and isinstance(servants[0].errors[0], WireError)
+    stop(device)
+
+
+MALFORMED: dict[str, Callable[[Header], Header]] = {
+    "no items": lambda header: replace(header, batch=0, size=0),
+    "one byte more": lambda header: replace(header, size=header.size + 1),
+    "activations": lambda header: replace(header, element=Element.INT16),
+}
+
+
+@pytest.mark.parametrize("name", [*MALFORMED, "no span", "a span larger than a place"])
+def test_a_worker_refuses_an_ask_that_no_trusted_side_makes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory that has the ring, and from a device that takes words so."""
+    message = Asks.message
+
+    def spoiled(self: Asks, *said: Any) -> Message:
+        made = message(self, *said)
+        if made.header.kind is not Kind.COMPUTE or made.header.slot != NO_SLOT:
+            return made
+        if name in MALFORMED:
+            return replace(made, header=MALFORMED[name](made.header))
+        return replace(made, parts=[made.parts[0], encode_span(0 if name == "no span" else 2**20)])
+
+    monkeypatch.setattr(Asks, "message", spoiled)
+    device = SlotNumpy()
+    with open_session(device, "residual") as session:
+        images, expected = case_of("residual", BATCH)
+        assert same(session.run(images), expected)
+        with pytest.raises(DeviceError, match="did not understand"):
+            session.run(images)
     stop(device)
 
 

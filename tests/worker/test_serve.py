@@ -17,6 +17,7 @@ from slalom.link.layout import make_layout
 from slalom.link.message import (
     NO_SLOT,
     REGION_SIZE,
+    VERSION,
     Bulk,
     Element,
     Errand,
@@ -169,7 +170,7 @@ RAW: dict[str, Callable[[Guest], bytes]] = {
     "a sequence that skips one": lambda guest: replace(ASK, sequence=guest.said + 1).encode(),
     "a sequence that is repeated": lambda guest: replace(ASK, sequence=guest.said - 1).encode(),
     "the largest sequence": lambda guest: replace(ASK, sequence=2**64 - 1).encode(),
-    "another version": lambda guest: ASK.encode()[:4] + b"\4\0" + ASK.encode()[6:],
+    "another version": lambda guest: ASK.encode()[:4] + bytes([VERSION + 1, 0]) + ASK.encode()[6:],
     "another magic": lambda guest: b"SLLN" + ASK.encode()[4:],
     "an unknown kind": lambda guest: ASK.encode()[:6] + b"\x30\0" + ASK.encode()[8:],
     "an unknown type": lambda guest: ASK.encode()[:36] + b"\x09\0\0\0" + ASK.encode()[40:],

@@ -220,8 +220,8 @@ class DeviceEnd:
             self._answering.compute(Asked(header, errands, self._words(header, shape)))
             return
         span = decode_span(self._channel.receive_rest(SPAN_SIZE))
-        if self._bulk is Bulk.INLINE or header.element is not Element.INT32 or header.batch < 1:
-            raise WireError("words come in pieces that are not blinded words, or share no memory")
+        if header.element is not Element.INT32 or header.batch < 1:
+            raise WireError("what comes in pieces is not blinded words")
         count = math.prod(shape)
         _require_size(header, header.batch * count * _ASKED[Element.INT32].itemsize)
         self._answering.compute_in_pieces(header, errands, count, span)
