@@ -139,12 +139,17 @@ def test_a_batch_that_changes_is_not_posted_at_first(posts: list[Posted]) -> Non
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"threads": THREADS - 1}, {"micro_batches": 5}, {"protection": "verified", "schedule": "layerwise"}],
+    [
+        {"threads": THREADS - 1},
+        {"micro_batches": 5},
+        {"protection": "verified", "schedule": "layerwise"},
+        {"check": "direct"},
+    ],
     ids=lambda arguments: "-".join(f"{key}={value}" for key, value in arguments.items()),
 )
 def test_when_nothing_is_posted(arguments: dict[str, Any], posts: list[Posted]) -> None:
     """Few threads write faster elsewhere; many micro-batches would wait for each other in the device; what is plain
-    has no mask."""
+    has no mask; with probes for each item no single pass writes all words."""
     device = SlotNumpy()
     with open_session(device, "residual", **arguments) as session:
         for seed in range(3):

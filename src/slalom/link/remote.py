@@ -70,7 +70,8 @@ class RemoteDevice:
         self._options = options
         self._asks: Asks | None = None
         self._memory: Memory | None = None
-        self._known: set[tuple[str, ...]] = set()  # asks of `_known_batch` that were answered
+        # asks of `_known_batch` that were answered, all in one memory: it changes only for a larger batch
+        self._known: set[tuple[str, ...]] = set()
         self._known_batch = 0
         self.welcome: Welcome | None = None
 
@@ -203,7 +204,6 @@ class RemoteDevice:
             if self._memory is not None and not self._memory.is_read:
                 raise ApiMisuse("the batch grows while claims are under way", hint="ask for the largest one first")
             self._memory = None
-            self._known = set()  # a device makes ready again for another memory
             asks, options = self._require_asks(), self._options
             words = self._streams and self._takes_words
             geometry = asks.layout.geometry(
