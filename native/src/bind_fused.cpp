@@ -50,7 +50,7 @@ size_t read_probes(const nb::tuple& arrays, size_t count, const uint64_t** probe
     return arrays.size();
 }
 
-// (kind, function, parameter, length, multiplier or None, bias or None, operand or None)
+// (kind, function, parameter, length, multiplier or None, bias or None, operand or None, period)
 Operation read_operation(const nb::tuple& parts, size_t batch) {
     Operation operation{};
     operation.kind = static_cast<OperationKind>(nb::cast<int>(parts[0]));
@@ -60,6 +60,7 @@ Operation read_operation(const nb::tuple& parts, size_t batch) {
     operation.multiplier = data_of<const float>(parts[4], operation.length + affine_room);
     operation.bias = data_of<const float>(parts[5], operation.length + affine_room);
     operation.operand = data_of<const int16_t>(parts[6], batch * operation.length);
+    operation.period = nb::cast<size_t>(parts[7]);
     const bool affine = operation.kind == OperationKind::affine, apply = operation.kind == OperationKind::apply;
     const bool whole = affine ? operation.multiplier && operation.bias : apply || operation.operand;
     if (!whole || (operation.length == 0 && !apply)) throw nb::value_error("an operation lacks its arrays");
@@ -279,6 +280,19 @@ struct Pooling {
     size_t outputs() const {
         return static_cast<size_t>(geometry.output_height * geometry.output_width * geometry.channels);
     }
+
+    // Whether the windows are two pixels by two, side by side, and cover the image.
+    bool pairs() const {
+        return are_pairs(geometry.rows, geometry.output_height) && are_pairs(geometry.columns, geometry.output_width) &&
+               2 * geometry.output_width == geometry.input_width;
+    }
+
+private:
+    static bool are_pairs(const int64_t* windows, int64_t count) {
+        for (int64_t k = 0; k < count; ++k, windows += 3)
+            if (windows[0] != 2 * k || windows[1] != 2 * k + 2 || windows[2] != 1) return false;
+        return true;
+    }
 };
 
 constexpr size_t pooling_items = 2;  // that share the probes of a band, while their activations stay in the cache
@@ -301,10 +315,8 @@ Pooling read_pooling(const nb::tuple& pool, size_t batch, size_t most) {
     return pooling;
 }
 
-// Some items of one band: the pass into `scratch`, the maxima out of it, the dots added to those of the part.
-void pool_band(const FusedKernels& kernels, const LinearKernels& linear, const FusedPass& pass, const Pooling& pooling,
-               size_t row, size_t item, size_t items, int16_t* scratch, uint64_t* dots) {
-    uint64_t found[pooling_items * maximum_probes];
+// The pass over some items of a band: elements of one row of maxima.
+FusedPass pass_of(const FusedPass& pass, const Pooling& pooling, size_t row, size_t item, size_t items, uint64_t* dots) {
     FusedPass own = pass;
     const size_t place = item * pass.count;
     own.batch = items;
@@ -316,18 +328,59 @@ void pool_band(const FusedKernels& kernels, const LinearKernels& linear, const F
     own.mask_image = pass.mask_image == nullptr ? nullptr : pass.mask_image + place;
     for (size_t k = 0; k < pass.operation_count; ++k)
         if (own.operations[k].operand != nullptr) own.operations[k].operand += item * own.operations[k].length;
-    int16_t* const image = scratch - own.begin;  // where element 0 of the first item would be
-    own.activation_out = image;
-    own.activation_stride = pooling.band;
-    own.stream_values = false;
-    own.source_dots = found;
-    own.output_dots = found;  // there are none
-    kernels.pass(own);
-    for (size_t k = 0; k < items; ++k)
-        linear.pool_maximum(pooling.geometry, image + k * pooling.band, pooling.pooled + (item + k) * pooling.outputs(),
-                            static_cast<int64_t>(row), static_cast<int64_t>(row) + 1);
-    add_dots(dots + item * pass.probe_count, found, items * pass.probe_count);
+    own.source_dots = own.output_dots = dots;  // of the output there are none
+    return own;
 }
+
+// How the bands of a pass are pooled: in registers where the pass and the windows allow it, or through a scratch buffer.
+class Bands {
+public:
+    Bands(const FusedKernels& kernels, const LinearKernels& linear, const FusedPass& pass, const Pooling& pooling)
+        : kernels_(kernels), linear_(linear), pooling_(pooling) {
+        const size_t channels = static_cast<size_t>(pooling.geometry.channels);
+        direct_ = pooling.pairs() ? kernels.find_pool(pass, channels) : nullptr;
+    }
+
+    // The items of a band that are done together, which share its probes.
+    size_t items() const { return direct_ == nullptr ? pooling_items : pool_band_items; }
+
+    // Some items of one band: its maxima, and its dots added to those of the thread.
+    void run(const FusedPass& pass, size_t row, size_t item, int16_t* scratch, uint64_t* dots) const {
+        uint64_t found[pool_band_items * maximum_probes];
+        const size_t count = std::min(pass.batch - item, items());
+        FusedPass own = pass_of(pass, pooling_, row, item, count, found);
+        int16_t* const maxima = pooling_.pooled + item * pooling_.outputs();
+        if (direct_ != nullptr) {
+            const size_t width = static_cast<size_t>(pooling_.geometry.output_width);
+            const size_t channels = static_cast<size_t>(pooling_.geometry.channels);
+            int16_t* const first = maxima + row * width * channels;
+            direct_(own, {pooling_.row_elements(), width, channels, first, pooling_.outputs()});
+        } else {
+            pool_through(own, row, scratch, maxima);
+        }
+        add_dots(dots + item * pass.probe_count, found, count * pass.probe_count);
+    }
+
+private:
+    static_assert(pool_band_items >= pooling_items);
+
+    // The pass into `scratch`, the maxima out of it.
+    void pool_through(FusedPass& own, size_t row, int16_t* scratch, int16_t* maxima) const {
+        int16_t* const image = scratch - own.begin;  // where element 0 of the first item would be
+        own.activation_out = image;
+        own.activation_stride = pooling_.band;
+        own.stream_values = false;
+        kernels_.pass(own);
+        for (size_t k = 0; k < own.batch; ++k)
+            linear_.pool_maximum(pooling_.geometry, image + k * pooling_.band, maxima + k * pooling_.outputs(),
+                                 static_cast<int64_t>(row), static_cast<int64_t>(row) + 1);
+    }
+
+    const FusedKernels& kernels_;
+    const LinearKernels& linear_;
+    const Pooling& pooling_;
+    PoolBanded direct_;
+};
 
 // As fused_pass, but what is written is the maximum of each window; a unit is a band: some items of one output row. No
 // piece ends within the rows of a window. shape: (batch, count, threads). dots: uint64 [threads, batch, probes].
@@ -345,9 +398,8 @@ nb::tuple fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple sour
     const Dots found(dots, threads, pass.batch * pass.probe_count);
     pass.source_dots = pass.output_dots = found.sums;
     check_whole(pass);
-    const FusedKernels& chosen = kernels(isa);
-    const LinearKernels& linear = linear_kernels(isa);
-    const size_t groups = (pass.batch + pooling_items - 1) / pooling_items;
+    const Bands bands(kernels(isa), linear_kernels(isa), pass, pooling);
+    const size_t groups = (pass.batch + bands.items() - 1) / bands.items();
     std::vector<size_t> rows{0};  // the first output row of each piece, and the end
     for (size_t piece = 0; piece < cut.count(pass.count); ++piece) {
         size_t row = rows.back();
@@ -360,12 +412,11 @@ nb::tuple fused_pass_pooled(int isa, Team& team, nb::tuple shape, nb::tuple sour
         auto work = [&](size_t thread) {
             int16_t* const scratch = pooling.scratch + thread * pooling_items * pooling.band;
             schedule.run([&](size_t piece, size_t unit) {
-                const size_t row = rows[piece] + unit / groups, item = unit % groups * pooling_items;
+                const size_t row = rows[piece] + unit / groups;
                 if (row >= rows[piece + 1]) return;
                 FusedPass own = pass;
                 cut.point(own, piece);
-                const size_t items = std::min(pass.batch - item, pooling_items);
-                pool_band(chosen, linear, own, pooling, row, item, items, scratch, found.of(thread));
+                bands.run(own, row, unit % groups * bands.items(), scratch, found.of(thread));
             });
         };
         team.run(threads, work);

@@ -39,6 +39,13 @@ inline uint64_t sum_tile(const uint64_t* elements, size_t count) {
     return reduce_word(total);
 }
 
+inline uint64_t sum_elements(const uint64_t* elements, size_t count) {
+    uint64_t total = 0;
+    for (size_t done = 0; done < count; done += tile_count)
+        total = add_elements(total, sum_tile(elements + done, count - done < tile_count ? count - done : tile_count));
+    return total;
+}
+
 // The probes of one tile.
 struct TileProbes {
     const uint64_t* const* arrays;
@@ -75,13 +82,15 @@ struct Lanes {
         high = _mm512_add_epi64(high, other.high);
     }
 
-    uint64_t reduce() const {
+    // The same sum in lanes < 2^51 + 2^16 + 2^48, of up to 128 terms each.
+    __m512i fold() const {
         const __m512i carry = _mm512_srli_epi64(low, 51);  // < 2^8, weighs 129
         __m512i lanes = _mm512_and_si512(low, _mm512_set1_epi64(low_51));
         lanes = _mm512_add_epi64(lanes, _mm512_add_epi64(carry, _mm512_slli_epi64(carry, 7)));
-        lanes = _mm512_add_epi64(lanes, _mm512_add_epi64(_mm512_slli_epi64(high, 1), _mm512_slli_epi64(high, 8)));
-        return reduce_word(static_cast<uint64_t>(_mm512_reduce_add_epi64(lanes)));  // 8 * (2^51 + 2^16 + 2^48) < 2^55
+        return _mm512_add_epi64(lanes, _mm512_add_epi64(_mm512_slli_epi64(high, 1), _mm512_slli_epi64(high, 8)));
     }
+
+    uint64_t reduce() const { return reduce_word(static_cast<uint64_t>(_mm512_reduce_add_epi64(fold()))); }  // < 2^55
 };
 
 // Both multiply-adds use the loaded register: GCC would rather load twice, and the loop is bound by loads.

@@ -28,6 +28,7 @@ struct Operation {
     const float* bias;        // affine: the same
     const int16_t* operand;   // add, multiply: [batch, length]
     size_t length;            // element e uses entry e mod length
+    size_t period;            // affine: the entries before they repeat; divides the length
 };
 
 constexpr size_t affine_room = 16;  // a whole vector may be read from the last entry
@@ -61,7 +62,20 @@ struct FusedPass {
     uint64_t* output_dots;      // [batch, image_count]
 };
 
+// One row of a maximum pool of 2x2 pixels side by side: elements begin..end-1 of the pass are its two rows of the image.
+struct PoolBand {
+    size_t row_elements, columns, channels;  // of a row of the image; of the maxima; of both
+    int16_t* maxima;                         // of the first item, [columns, channels]
+    size_t stride;                           // elements from one item to the next in maxima
+};
+
+constexpr size_t pool_band_items = 8;  // at most, of one call: more gain nothing by sharing a tile of the probe
+
+// The band of every item of the pass, its maxima and source_dots; activation_out is not written.
+using PoolBanded = void (*)(const FusedPass&, const PoolBand&);
+
 struct FusedKernels {
     void (*pass)(const FusedPass&);
+    PoolBanded (*find_pool)(const FusedPass&, size_t channels);  // null where a pass has no such loop
     void (*multiply)(const uint64_t* a, const uint64_t* b, uint64_t* product, size_t count);
 };

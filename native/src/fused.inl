@@ -6,63 +6,12 @@
 
 #include "dots.inl"
 #include "functions.inl"
-#include "merged.inl"
+#include "merged_pass.inl"
+#include "merged_pool.inl"
+#include "ranges.inl"
 
 namespace fused {
 namespace {
-
-struct Tile {  // room for the vector that begins at the last element
-    static constexpr size_t room = tile_count + lanes;
-    alignas(64) int32_t source[room];
-    alignas(64) float real[room];
-    alignas(64) float spare[room];
-    alignas(64) int16_t operand[room];
-    alignas(64) int16_t output[room];
-};
-
-struct Range {
-    size_t item, begin, count;  // elements begin..begin+count-1 of one item; count <= tile_count
-};
-
-// Calls body(place in the tile, entry of the array, how many) for each stretch without a wrap of `e mod length`.
-template <class Body>
-inline void for_stretches(const Range& range, size_t length, Body body) {
-    size_t entry = range.begin % length;
-    for (size_t done = 0; done < range.count;) {
-        const size_t left = range.count - done, stretch = length - entry < left ? length - entry : left;
-        body(done, entry, stretch);
-        done += stretch;
-        entry = 0;
-    }
-}
-
-// Where the next range's memory lies. It is asked for while this range is computed, a line at a time between the
-// arithmetic: all at once would fill the miss buffers and stand still. Points into the tile where there is nothing.
-struct Ahead {
-    const int32_t *claims, *mask_image, *mask, *blinded;
-    const int16_t* activation_out;
-};
-
-inline Ahead look_ahead(const FusedPass& pass, const Range& range, const Tile& tile) {
-    const bool last = range.item + 1 == pass.batch && range.begin + range.count == pass.end;
-    const auto next = [&](size_t stride) {
-        return range.item + 1 < pass.batch ? (range.item + 1) * stride + range.begin
-                                           : range.begin + range.count;  // item 0, the next tile
-    };
-    const auto place = [&](const auto* array, const auto* nothing, size_t offset) {
-        return array == nullptr || last ? nothing : array + offset;
-    };
-    const size_t own = next(pass.count), claim = next(pass.claim_stride);
-    const bool no_activation = pass.activation_out == nullptr || pass.stream_values || last;
-    // asked for, never read, so the type does not matter
-    const auto* claims = pass.packed == nullptr
-                             ? place(pass.claims, tile.source, claim)
-                             : reinterpret_cast<const int32_t*>(
-                                   place(pass.packed, reinterpret_cast<const uint8_t*>(tile.source), 3 * claim));
-    return {claims, place(pass.mask_image, tile.source, own), place(pass.mask, tile.source, own),
-            place(pass.stream ? nullptr : pass.blinded, tile.source, next(pass.blinded_stride)),
-            no_activation ? tile.output : pass.activation_out + next(pass.activation_stride)};
-}
 
 // y[i] = word(i), a vector at a time and then one at a time; meanwhile asks for the lines to be written next.
 template <class Vector, class Word>
@@ -244,35 +193,6 @@ inline void write_output(const FusedPass& pass, const Range& range, const Ahead&
     }
 }
 
-// The probes of one side of the pass: advanced tile by tile, with their sums.
-struct Probes {
-    const uint64_t* tile[maximum_probes];
-    uint64_t sums[maximum_probes];
-    size_t count;
-};
-
-inline void start_probes(Probes& probes, size_t count, uint64_t* dots, size_t batch) {
-    probes.count = count;
-    for (size_t k = 0; k < count; ++k) probes.sums[k] = 0;
-    for (size_t i = 0; i < batch * count; ++i) dots[i] = 0;
-}
-
-inline void advance_probes(Probes& probes, const uint64_t* const* arrays, size_t begin, size_t count) {
-    for (size_t k = 0; k < probes.count; ++k) {
-        probes.tile[k] = arrays[k] + begin;
-        probes.sums[k] = add_elements(probes.sums[k], sum_tile(probes.tile[k], count));
-    }
-}
-
-// Takes offset * (sum of the probe) off every dot.
-inline void finish_probes(const Probes& probes, uint64_t offset, uint64_t* dots, size_t batch) {
-    for (size_t k = 0; k < probes.count; ++k) {
-        const uint64_t excess = multiply_elements(probes.sums[k], offset);
-        for (size_t i = 0; i < batch; ++i)
-            dots[i * probes.count + k] = add_elements(dots[i * probes.count + k], prime - excess);
-    }
-}
-
 inline void run_range(const FusedPass& pass, Range range, const Probes& probes, const Probes& images, Tile& tile) {
     const Ahead ahead = look_ahead(pass, range, tile);
     uint64_t* source_dots = pass.source_dots + range.item * probes.count;
@@ -284,70 +204,29 @@ inline void run_range(const FusedPass& pass, Range range, const Probes& probes, 
     write_output(pass, range, ahead, tile);
 }
 
-#if defined(SLALOM_ISA_AVX512)
-
-inline bool is_aligned(const void* address, size_t size) { return reinterpret_cast<uintptr_t>(address) % size == 0; }
-
-// LOAD-BEARING: every branch here depends on shapes and addresses, never on what an array holds.
-inline void run_merged(const FusedPass& pass, const Range& range, const Probes& probes, const Probes& images,
-                       const Ahead& ahead, Merge merge) {
-    const size_t place = range.item * pass.count + range.begin;
-    const size_t claim = range.item * pass.claim_stride + range.begin;
-    const Operation& affine = pass.operations[0];
-    MergedRange at{};
-    at.claims = pass.claims + claim;
-    at.packed = pass.packed + 3 * claim;
-    at.mask_image = pass.mask_image + place;
-    at.mask = pass.mask + place;
-    at.activation = pass.activation_out == nullptr
-                        ? nullptr
-                        : pass.activation_out + range.item * pass.activation_stride + range.begin;
-    at.blinded = pass.blinded + range.item * pass.blinded_stride + range.begin;
-    at.probe = probes.tile[0];
-    at.probe_image = images.tile[0];
-    at.next_claims = ahead.claims;
-    at.next_mask_image = ahead.mask_image;
-    at.next_mask = ahead.mask;
-    at.multiplier = affine.multiplier;
-    at.bias = affine.bias;
-    at.entry = range.begin % affine.length;
-    at.length = affine.length;
-    at.inverse = pass.inverse;
-    at.limit = pass.limit;
-    at.stream_activation = pass.stream_values && is_aligned(at.activation, sizeof(Shorts));
-    at.stream_blinded = pass.stream && is_aligned(at.blinded, sizeof(Words));
-    merge(at, range.count, pass.source_dots + range.item, pass.output_dots + range.item);
-}
-
-#endif
-
-void run_pass(const FusedPass& pass) {
-    const FloatGuard guard;
+// Elements begin..pass.end-1, stage by stage. Adds to the dots.
+inline void run_stages(const FusedPass& pass, size_t begin) {
     Tile tile{};
     Probes probes, images;
-    start_probes(probes, pass.probe_count, pass.source_dots, pass.batch);
-    start_probes(images, pass.image_count, pass.output_dots, pass.batch);
-#if defined(SLALOM_ISA_AVX512)
-    const Merge merge = find_merge(pass);
-#endif
-    for (size_t begin = pass.begin; begin < pass.end; begin += tile_count) {
+    start_probes(probes, pass.probe_count);
+    start_probes(images, pass.image_count);
+    for (; begin < pass.end; begin += tile_count) {
         const size_t count = pass.end - begin < tile_count ? pass.end - begin : tile_count;
         advance_probes(probes, pass.probes, begin, count);
         advance_probes(images, pass.probe_images, begin, count);
-        for (size_t item = 0; item < pass.batch; ++item) {
-            const Range range{item, begin, count};
-#if defined(SLALOM_ISA_AVX512)
-            if (merge != nullptr && count % lanes == 0) {
-                run_merged(pass, range, probes, images, look_ahead(pass, range, tile), merge);
-                continue;
-            }
-#endif
-            run_range(pass, range, probes, images, tile);
-        }
+        for (size_t item = 0; item < pass.batch; ++item) run_range(pass, {item, begin, count}, probes, images, tile);
     }
-    if (pass.stream || pass.stream_values) finish_stream();
     finish_probes(probes, offset_of<int32_t>, pass.source_dots, pass.batch);
     finish_probes(images, offset_of<int16_t>, pass.output_dots, pass.batch);
+}
+
+void run_pass(const FusedPass& pass) {
+    const FloatGuard guard;
+    clear_dots(pass.source_dots, pass.batch * pass.probe_count);
+    clear_dots(pass.output_dots, pass.batch * pass.image_count);
+    const size_t begin = run_merged_pass(pass);
+    if (begin < pass.end) run_stages(pass, begin);
+    if (pass.stream || pass.stream_values) finish_stream();
 }
 
 void multiply_arrays(const uint64_t* a, const uint64_t* b, uint64_t* product, size_t count) {
@@ -358,4 +237,4 @@ void multiply_arrays(const uint64_t* a, const uint64_t* b, uint64_t* product, si
 }  // namespace fused
 
 extern const FusedKernels SLALOM_FUSED_TABLE;
-const FusedKernels SLALOM_FUSED_TABLE{fused::run_pass, fused::multiply_arrays};
+const FusedKernels SLALOM_FUSED_TABLE{fused::run_pass, fused::find_pool, fused::multiply_arrays};

@@ -5,12 +5,18 @@
 #pragma once
 
 #include "dots.inl"
+#include "factors.inl"
 #include "functions.inl"
 
 namespace fused {
 namespace {
 
 #if defined(SLALOM_ISA_AVX512)
+
+alignas(64) constexpr uint8_t pair_order[64] = {
+    0,  1,  4,  5,  8,  9,  12, 13, 16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 36, 37, 40, 41,
+    44, 45, 48, 49, 52, 53, 56, 57, 60, 61, 2,  3,  6,  7,  10, 11, 14, 15, 18, 19, 22, 23,
+    26, 27, 30, 31, 34, 35, 38, 39, 42, 43, 46, 47, 50, 51, 54, 55, 58, 59, 62, 63};
 
 // Elements of one range, and where its neighbours lie in memory.
 struct MergedRange {
@@ -19,6 +25,7 @@ struct MergedRange {
     int16_t* activation;  // null where nobody reads it again
     int32_t* blinded;
     const uint64_t *probe, *probe_image;
+    const int16_t* digits;  // of the probe image, as in TileFactors, for pairs of vectors
     const int32_t *next_claims, *next_mask_image, *next_mask;
     const float *multiplier, *bias;
     size_t entry, length;  // of the affine: where the range begins in it
@@ -27,16 +34,25 @@ struct MergedRange {
 };
 
 struct MergedDots {
-    Lanes source_low, source_high, output_low, output_high;
+    Lanes source_low, source_high, output_low, output_high;  // or the even and the odd elements
 };
 
 enum class Masks { none, unblind, both };
 enum class Claims { words, packed };
 
+// single: the probes are read as they are. shared: several items share what TileFactors makes of them.
+enum class Factors { single, shared };
+
 // Sixteen words, each plus `offset`, as two vectors of unsigned 64-bit lanes into two dots.
 SLALOM_INLINE void dot_words(__m512i words, const uint64_t* probe, Lanes& low, Lanes& high) {
     low.add(_mm512_cvtepu32_epi64(_mm512_castsi512_si256(words)), load(probe));
     high.add(_mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(words, 1)), load(probe + 8));
+}
+
+// The same with probes that are sorted as in TileFactors: a mask and a shift instead of three moves between lanes.
+SLALOM_INLINE void dot_sorted(__m512i words, const uint64_t* probe, Lanes& even, Lanes& odd) {
+    even.add(_mm512_maskz_mov_epi32(0x5555, words), load(probe));
+    odd.add(_mm512_srli_epi64(words, 32), load(probe + 8));
 }
 
 SLALOM_INLINE void store_shorts(int16_t* to, __m256i q, bool stream) {
@@ -47,8 +63,9 @@ SLALOM_INLINE void store_shorts(int16_t* to, __m256i q, bool stream) {
     }
 }
 
-template <Unary function, Masks masks, bool imaged, Claims claims>
-SLALOM_INLINE void merge_vector(const MergedRange& at, size_t i, size_t entry, MergedDots& dots) {
+// A vector of the claim: read once, unblinded, dotted with its probe.
+template <Masks masks, Claims claims, Factors factors>
+SLALOM_INLINE Words read_claim(const MergedRange& at, size_t i, const uint64_t* probe, MergedDots& dots) {
     __m512i y = claims == Claims::packed ? (__m512i)unpack_vector(at.packed + 3 * i)
                                          : _mm512_loadu_si512(at.claims + i);
     // LOAD-BEARING: the device can change the claim while it is used. The barrier hides where y came from, so the
@@ -59,34 +76,65 @@ SLALOM_INLINE void merge_vector(const MergedRange& at, size_t i, size_t entry, M
         y = _mm512_sub_epi32(y, _mm512_loadu_si512(at.mask_image + i));  // wraps mod 2^32
         fetch(at.next_mask_image + i);
     }
-    dot_words(_mm512_xor_si512(y, _mm512_set1_epi32(INT32_MIN)), at.probe + i, dots.source_low, dots.source_high);
-    const Floats v = to_floats((Words)y) * load_vector<Floats>(at.multiplier + entry) +
-                     load_vector<Floats>(at.bias + entry);
-    const Floats scaled = clamp(function(v) * at.inverse, -at.limit, at.limit);  // |scaled| <= 16383 < 2^22
-    const Words q = (Words)(scaled + rounder) - rounder_bits;
-    if (imaged)
-        dot_words(_mm512_add_epi32((__m512i)q, _mm512_set1_epi32(1 << 15)), at.probe_image + i, dots.output_low,
-                  dots.output_high);
-    if (at.activation != nullptr) store_shorts(at.activation + i, _mm512_cvtepi32_epi16((__m512i)q), at.stream_activation);
-    if (masks == Masks::both) {
-        const Words blinded = q + load_vector<Words>(at.mask + i);  // wraps mod 2^32
-        fetch(at.next_mask + i);
-        if (at.stream_blinded) {
-            stream_vector(at.blinded + i, blinded);
-        } else {
-            store_vector(at.blinded + i, blinded);
-        }
+    const __m512i raised = _mm512_xor_si512(y, _mm512_set1_epi32(INT32_MIN));
+    if (factors == Factors::shared) {
+        dot_sorted(raised, probe, dots.source_low, dots.source_high);
+    } else {
+        dot_words(raised, probe, dots.source_low, dots.source_high);
+    }
+    return (Words)y;
+}
+
+SLALOM_INLINE Floats dequantise(const MergedRange& at, Words y, size_t entry) {
+    return to_floats(y) * load_vector<Floats>(at.multiplier + entry) + load_vector<Floats>(at.bias + entry);
+}
+
+// The activation plus rounder_bits: its low half is the activation's.
+template <Unary function>
+SLALOM_INLINE Words requantise_words(const MergedRange& at, Floats v) {
+    constexpr bool never_negative = function == relu_of || function == relu6_of;
+    const Floats below = minimum(function(v) * at.inverse, splat(at.limit));
+    const Floats scaled = never_negative ? below : maximum(below, splat(-at.limit));  // |scaled| <= 16383 < 2^22
+    return (Words)(scaled + rounder);
+}
+
+// int16 of sixteen words, each plus rounder_bits or not.
+SLALOM_INLINE __m256i narrow(Words q) { return _mm512_cvtepi32_epi16((__m512i)q); }
+
+SLALOM_INLINE void blind_vector(const MergedRange& at, size_t i, Words q) {
+    const Words blinded = q + load_vector<Words>(at.mask + i);  // wraps mod 2^32
+    fetch(at.next_mask + i);
+    if (at.stream_blinded) {
+        stream_vector(at.blinded + i, blinded);
+    } else {
+        store_vector(at.blinded + i, blinded);
     }
 }
 
-template <Unary function, Masks masks, bool imaged, Claims claims = Claims::words>
-void merge_range(MergedRange at, size_t count, uint64_t* source_dot, uint64_t* output_dot) {
-    MergedDots dots;
-    size_t entry = at.entry;
-    for (size_t i = 0; i < count; i += lanes) {
-        merge_vector<function, masks, imaged, claims>(at, i, entry, dots);
+// Where a range's vectors find their entries of the affine, which go on around for one vector.
+struct AffinePlace {
+    size_t entry, length;
+
+    SLALOM_INLINE size_t take() {
+        const size_t taken = entry;
         entry += lanes;
-        if (entry >= at.length) entry -= at.length;  // the arrays go on around for one vector
+        if (entry >= length) entry -= length;
+        return taken;
+    }
+};
+
+template <Unary function, Masks masks, bool imaged, Claims claims>
+void merge_range(const MergedRange& at, size_t count, uint64_t* source_dot, uint64_t* output_dot) {
+    MergedDots dots;
+    AffinePlace affine{at.entry, at.length};
+    for (size_t i = 0; i < count; i += lanes) {
+        const Words y = read_claim<masks, claims, Factors::single>(at, i, at.probe + i, dots);
+        const Words q = requantise_words<function>(at, dequantise(at, y, affine.take())) - rounder_bits;
+        if (imaged)
+            dot_words(_mm512_add_epi32((__m512i)q, _mm512_set1_epi32(1 << 15)), at.probe_image + i, dots.output_low,
+                      dots.output_high);
+        if (at.activation != nullptr) store_shorts(at.activation + i, narrow(q), at.stream_activation);
+        if (masks == Masks::both) blind_vector(at, i, q);
     }
     dots.source_low.join(dots.source_high);
     *source_dot = add_elements(*source_dot, dots.source_low.reduce());
@@ -95,35 +143,99 @@ void merge_range(MergedRange at, size_t count, uint64_t* source_dot, uint64_t* o
     *output_dot = add_elements(*output_dot, dots.output_low.reduce());
 }
 
-using Merge = void (*)(MergedRange, size_t, uint64_t*, uint64_t*);
-
-template <Unary function>
-inline Merge choose_merge(const FusedPass& pass) {
-    const bool imaged = pass.image_count == 1;
-    if (pass.packed != nullptr)
-        return imaged ? merge_range<function, Masks::none, true, Claims::packed>
-                      : merge_range<function, Masks::none, false, Claims::packed>;
-    if (pass.mask != nullptr)
-        return imaged ? merge_range<function, Masks::both, true> : merge_range<function, Masks::both, false>;
-    if (pass.mask_image != nullptr)
-        return imaged ? merge_range<function, Masks::unblind, true> : merge_range<function, Masks::unblind, false>;
-    return imaged ? merge_range<function, Masks::none, true> : merge_range<function, Masks::none, false>;
+// The low halves of two vectors: lane k is word k of the first and word k of the second.
+SLALOM_INLINE __m512i interleave(Words first, Words second) {
+    return _mm512_mask_blend_epi16(0xAAAAAAAA, (__m512i)first, _mm512_slli_epi32((__m512i)second, 16));
 }
 
-// The merged loop for a pass, or null where it is not of the frequent form: a claim, one probe, at most one probe
-// image, an affine of at least a vector, perhaps a clamp, an activation.
-inline Merge find_merge(const FusedPass& pass) {
-    const bool given = pass.claims != nullptr || (pass.packed != nullptr && pass.mask == nullptr);
-    const bool claimed = given && pass.probe_count == 1 && pass.image_count <= 1;
-    const bool blinded_alone = pass.mask != nullptr && pass.mask_image == nullptr;
+SLALOM_INLINE void store_pair(int16_t* to, __m512i pairs, bool stream) {
+    const __m512i order = _mm512_load_si512(pair_order);
+    const __m512i sorted = _mm512_permutexvar_epi8(order, pairs);
+    if (stream) {
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to), sorted);
+    } else {
+        _mm512_storeu_si512(to, sorted);
+    }
+}
+
+// The same for a range of whole pairs of vectors whose TileFactors are made.
+template <Unary function, Masks masks, bool imaged, Claims claims>
+void merge_pairs(const MergedRange& at, size_t count, ItemSums& sums) {
+    constexpr size_t flushed = DigitDots::most_pairs * pair;
+    MergedDots dots;
+    AffinePlace affine{at.entry, at.length};
+    for (size_t i = 0; i < count;) {
+        DigitDots digits;
+        digits.clear();
+        for (const size_t stop = i + flushed < count ? i + flushed : count; i < stop; i += pair) {
+            const auto half = [&](size_t k) {
+                const Words y = read_claim<masks, claims, Factors::shared>(at, k, at.probe + k, dots);
+                const Words raised = requantise_words<function>(at, dequantise(at, y, affine.take()));
+                if (masks == Masks::both) blind_vector(at, k, raised - rounder_bits);
+                return raised;
+            };
+            const Words first = half(i), second = half(i + lanes);
+            if (!imaged && at.activation == nullptr) continue;
+            const __m512i pairs = interleave(first, second);
+            if (imaged) digits.add(pairs, at.digits + i * digit_count);
+            if (at.activation != nullptr) store_pair(at.activation + i, pairs, at.stream_activation);
+        }
+        if (imaged) digits.flush(sums);
+    }
+    sums.add_source(dots.source_low, dots.source_high);
+}
+
+// The loop for any range of whole vectors, and the one for ranges of pairs.
+struct Merge {
+    void (*single)(const MergedRange&, size_t, uint64_t* source_dot, uint64_t* output_dot);
+    void (*shared)(const MergedRange&, size_t, ItemSums&);
+};
+
+template <Unary function, Masks masks, bool imaged, Claims claims = Claims::words>
+inline constexpr Merge merge_of{merge_range<function, masks, imaged, claims>, merge_pairs<function, masks, imaged, claims>};
+
+template <Unary function>
+inline const Merge* choose_merge(const FusedPass& pass) {
+    const bool imaged = pass.image_count == 1;
+    if (pass.packed != nullptr)
+        return imaged ? &merge_of<function, Masks::none, true, Claims::packed>
+                      : &merge_of<function, Masks::none, false, Claims::packed>;
+    if (pass.mask != nullptr)
+        return imaged ? &merge_of<function, Masks::both, true> : &merge_of<function, Masks::both, false>;
+    if (pass.mask_image != nullptr)
+        return imaged ? &merge_of<function, Masks::unblind, true> : &merge_of<function, Masks::unblind, false>;
+    return imaged ? &merge_of<function, Masks::none, true> : &merge_of<function, Masks::none, false>;
+}
+
+// Whether a pass has the frequent form: a claim, one probe, an affine, perhaps a clamp, an activation.
+inline bool is_frequent(const FusedPass& pass) {
+    const bool claimed = pass.claims != nullptr || pass.packed != nullptr;
     const bool short_program = pass.operation_count == 1 || pass.operation_count == 2;
-    if (!claimed || blinded_alone || !short_program || pass.real_out != nullptr) return nullptr;
-    if (pass.operations[0].length < lanes) return nullptr;
-    if (pass.operation_count == 1) return choose_merge<unchanged>(pass);
+    return claimed && pass.probe_count == 1 && short_program && pass.real_out == nullptr;
+}
+
+template <Unary function>
+struct Clamp {
+    static constexpr Unary value = function;
+};
+
+// choose(Clamp<function>) for what follows the affine of a frequent pass, or null where it is no clamp.
+template <class Loop, class Choose>
+inline Loop choose_by_function(const FusedPass& pass, Choose choose) {
+    if (pass.operation_count == 1) return choose(Clamp<unchanged>{});
     if (pass.operations[1].kind != OperationKind::apply) return nullptr;
-    if (pass.operations[1].function == Function::relu) return choose_merge<relu_of>(pass);
-    if (pass.operations[1].function == Function::relu6) return choose_merge<relu6_of>(pass);
+    if (pass.operations[1].function == Function::relu) return choose(Clamp<relu_of>{});
+    if (pass.operations[1].function == Function::relu6) return choose(Clamp<relu6_of>{});
     return nullptr;
+}
+
+// The merged loop for a pass, or null: the frequent form with at most one probe image, and an affine of at least a vector.
+inline const Merge* find_merge(const FusedPass& pass) {
+    const bool blinded_alone = pass.mask != nullptr && pass.mask_image == nullptr;
+    const bool packed_and_masked = pass.packed != nullptr && pass.mask != nullptr;
+    if (!is_frequent(pass) || pass.image_count > 1 || blinded_alone || packed_and_masked) return nullptr;
+    if (pass.operations[0].length < lanes || pass.limit > largest_activation) return nullptr;
+    return choose_by_function<const Merge*>(pass, [&](auto function) { return choose_merge<function.value>(pass); });
 }
 
 #endif

@@ -38,7 +38,7 @@ static std::vector<std::string> supported_isas() {
     if (__builtin_cpu_supports("avx2")) names.emplace_back("avx2");
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512ifma") &&
-        __builtin_cpu_supports("avx512vnni")) {
+        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi")) {
         names.emplace_back("avx512");
         if (may_use_tiles()) names.emplace_back("amx");
     }

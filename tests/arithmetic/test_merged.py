@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from slalom.arithmetic import fused
 from slalom.arithmetic.dispatch import Isa, make_dispatch
-from slalom.arithmetic.fused import run_pass
-from slalom.plan.steps import Affine, Apply, Function, Operation
+from slalom.arithmetic.field import P
+from slalom.arithmetic.fused import pack_claims, run_pass
+from slalom.arithmetic.pointwise import Requantisation, prepare_program
+from slalom.plan.steps import Activation, Affine, Apply, Function, Operation, Pointwise
 from tests.arithmetic.test_fused import Case, assert_same, draw
 from tests.isas import FUSED_ISAS
 
@@ -35,6 +39,66 @@ def test_the_frequent_form(isa: Isa, operations: tuple[Operation, ...], count: i
 
 
 @pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("operations", PROGRAMS, ids=["affine", "relu", "relu6"])
+@pytest.mark.parametrize("count", [31, 32, 48, 544, 1040, 1056, 2080])
+@pytest.mark.parametrize("images", [0, 1])
+@pytest.mark.parametrize("source", ["masked", "plain", "packed"])
+def test_items_that_share_what_is_made_of_the_probes(
+    isa: Isa, operations: tuple[Operation, ...], count: int, images: int, source: str
+) -> None:
+    """From four items on; 64 of them at a time."""
+    for batch in (4, 67):
+        given = draw(Case(batch, count, operations, images=images, masked=source == "masked", bits=15))
+        if source == "packed":
+            given = replace(given, source=pack_claims(given.source))
+        assert_same(run_pass(make_dispatch(isa, 1), given), run_pass(NUMPY, given))
+
+
+# the digits of these are all the lowest, all the highest, and in turns; and the largest element there is
+EXTREME_IMAGES = (
+    2**51 - 2**38 - 2**25 - 2**12,
+    4095 * (2**39 + 2**26 + 2**13 + 1),
+    2**51 - 2**38 + 4095 * 2**13 - 2**12,
+    P - 1,
+    0,
+)
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("claim", [-(2**31), -1, 2**31 - 1])
+@pytest.mark.parametrize("image", EXTREME_IMAGES)
+def test_the_largest_sums_of_digits_do_not_overflow(isa: Isa, claim: int, image: int) -> None:
+    """Over more tiles than are summed before they are reduced, with the widest activations."""
+    batch, count = 4, (2048 + 3) * 1024 + 544
+    operations = (Affine("m", "b"),)
+    tensors = {"m": np.ones(1, np.float32), "b": np.zeros(1, np.float32)}
+    step = Pointwise("p", "s", operations, Activation((count,), 2.0**-20, 15))
+    given = replace(
+        draw(Case(batch, 1, operations)),
+        source=np.full((batch, count), claim, np.int32),
+        probes=(np.full(count, P - 1, np.uint64),),
+        program=prepare_program(step, tensors, {}),
+        probe_images=(np.full(count, image, np.uint64),),
+    )
+    result = run_pass(make_dispatch(isa, 1), given)
+    value = max(-16383, min(16383, claim * 2**20))
+    assert result.source_dots.tolist() == [[claim * (P - 1) * count % P]] * batch
+    assert result.output_dots.tolist() == [[value * image * count % P]] * batch
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("claim", [-(2**31), 2**31 - 1])
+def test_activations_wider_than_a_plan_has(isa: Isa, claim: int) -> None:
+    """Their sums of digits would overflow, so they are not taken apart."""
+    tensors = {"m": np.ones(1, np.float32), "b": np.zeros(1, np.float32)}
+    step = Pointwise("p", "s", (Affine("m", "b"),), Activation((2048,), 1.0, 15))
+    program = replace(prepare_program(step, tensors, {}), output=Requantisation(np.float32(1), 32767))
+    source, image = np.full((4, 2048), claim, np.int32), np.full(2048, EXTREME_IMAGES[0], np.uint64)
+    given = replace(draw(Case(4, 2048)), source=source, program=program, probe_images=(image,))
+    assert_same(run_pass(make_dispatch(isa, 1), given), run_pass(NUMPY, given))
+
+
+@pytest.mark.parametrize("isa", NATIVE)
 @pytest.mark.parametrize("images", [0, 1])
 @pytest.mark.parametrize("part", ["mask", "mask_image"])
 def test_one_mask_of_the_two(isa: Isa, images: int, part: str) -> None:
@@ -46,10 +110,13 @@ def test_one_mask_of_the_two(isa: Isa, images: int, part: str) -> None:
 @pytest.mark.parametrize("isa", NATIVE)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("skip", [0, 1, 16, 32])
-def test_results_written_past_the_caches(isa: Isa, masked: bool, skip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch", [3, 4])
+def test_results_written_past_the_caches(
+    isa: Isa, masked: bool, skip: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fused, "_STREAM_ELEMENTS", 1)
     monkeypatch.setattr(fused, "_STREAM_VALUES", 1)
-    given = draw(Case(count=3072, period=48, operations=PROGRAMS[1], masked=masked))
+    given = draw(Case(batch, count=3072, period=48, operations=PROGRAMS[1], masked=masked))
     size = given.source.size
     values = np.zeros(size + 64, np.int16)[skip : skip + size].reshape(given.source.shape)
     blinded = np.zeros(size + 64, np.int32)[skip : skip + size].reshape(given.source.shape) if masked else None

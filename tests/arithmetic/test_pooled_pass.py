@@ -22,8 +22,11 @@ NUMPY = make_dispatch(Isa.NUMPY, 1)
 PAIRS = tuple(Window(2 * k, 2 * k + 2, 1) for k in range(4))
 UNEVEN = (Window(0, 1, 1), Window(1, 4, 1), Window(4, 8, 1))
 OVERLAPPING = (Window(0, 3, 1), Window(1, 4, 2), Window(2, 5, 1))
-RELU: tuple[Operation, ...] = (Affine("m", "b"), Apply(Function.RELU))
-RESIDUAL: tuple[Operation, ...] = (Affine("m", "b"), Add("a"), Apply(Function.RELU))
+TRIPLE_PAIRS = PAIRS[:3]
+AFFINE = Affine("m", "b")
+RELU: tuple[Operation, ...] = (AFFINE, Apply(Function.RELU))
+RELU6: tuple[Operation, ...] = (AFFINE, Apply(Function.RELU6))
+RESIDUAL: tuple[Operation, ...] = (AFFINE, Add("a"), Apply(Function.RELU))
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,12 @@ class Form:
     operations: tuple[Operation, ...] = RELU
     source: str = "masked"
     probes: int = 1
+    period: int | None = None
 
     def draw(self) -> PassInput:
         shape = (8, self.width, self.channels)
-        case = Case(self.batch, math.prod(shape), self.operations, self.channels, probes=self.probes, images=0)
+        period = self.period or self.channels
+        case = Case(self.batch, math.prod(shape), self.operations, period, probes=self.probes, images=0)
         given = replace(draw(case), pooling=Pooling(make_pool(shape, self.rows, self.columns), shape))
         rng = np.random.default_rng(self.width)
         if self.source == "masked":
@@ -95,12 +100,58 @@ def test_every_shape(isa: Isa, rows: tuple[Window, ...], channels: int, batch: i
 
 
 @pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("source", ["masked", "plain", "packed"])
+@pytest.mark.parametrize(
+    "operations", [RELU, RELU[:1], (AFFINE, Apply(Function.RELU6))], ids=["relu", "affine", "relu6"]
+)
+@pytest.mark.parametrize("channels", [16, 48, 256, 272, 512])
+def test_windows_of_two_by_two(isa: Isa, source: str, operations: tuple[Operation, ...], channels: int) -> None:
+    """Which AVX-512 pools in registers, tile by tile: of several columns, of one, of a part of the channels."""
+    for batch, width in ((1, 6), (8, 10), (9, 2)):
+        columns = tuple(Window(2 * k, 2 * k + 2, 1) for k in range(width // 2))
+        form = Form(batch, width, channels, columns=columns, operations=operations, source=source)
+        given = form.draw()
+        assert_pooled(run_pass(make_dispatch(isa, 1), given), given)
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("width", [7, 8])
+def test_columns_that_no_window_reads_are_dotted(isa: Isa, width: int) -> None:
+    given = Form(width=width, columns=TRIPLE_PAIRS).draw()
+    assert_pooled(run_pass(make_dispatch(isa, 1), given), given)
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("period", [1, 16, 96, 192, 8 * 6 * 32])
+def test_the_affine_may_differ_between_pixels(isa: Isa, period: int) -> None:
+    given = Form(columns=TRIPLE_PAIRS, period=period).draw()
+    assert_pooled(run_pass(make_dispatch(isa, 1), given), given)
+
+
+@pytest.mark.parametrize("isa", FUSED_ISAS)
+def test_a_claim_that_is_not_the_largest_of_its_window_is_checked_too(isa: Isa) -> None:
+    """A device that lies only where the maximum hides it."""
+    given = Form(batch=2, columns=TRIPLE_PAIRS, source="plain").draw()
+    given = replace(given, probes=tuple(np.maximum(probe, 1).astype(np.uint64) for probe in given.probes))
+    honest = run_pass(make_dispatch(isa, 1), given)
+    hidden = 0
+    for place in range(0, given.source.shape[1], 7):
+        claims = given.source.copy()
+        claims[1, place] = -(2**31) if claims[1, place] != -(2**31) else -(2**31) + 1
+        cheated = run_pass(make_dispatch(isa, 1), replace(given, source=claims))
+        hidden += np.array_equal(cheated.values, honest.values)
+        assert (cheated.source_dots[1] != honest.source_dots[1]).all()
+        assert (cheated.source_dots[0] == honest.source_dots[0]).all()
+    assert hidden > 0
+
+
+@pytest.mark.parametrize("isa", NATIVE)
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_every_number_of_threads(isa: Isa, threads: int) -> None:
     dispatch = make_dispatch(isa, threads)
-    for rows in (PAIRS, UNEVEN):
-        given = Form(batch=6, rows=rows, channels=64).draw()
-        out = np.empty((6, len(rows) * 3 * 64), np.int16)
+    for rows, columns in ((PAIRS, OVERLAPPING), (PAIRS, TRIPLE_PAIRS), (UNEVEN, TRIPLE_PAIRS)):
+        given = Form(batch=19, rows=rows, columns=columns, channels=64).draw()
+        out = np.empty((19, len(rows) * 3 * 64), np.int16)
         got = run_pass(dispatch, given, values_out=out)
         assert got.values is out
         assert_pooled(got, given)

@@ -23,22 +23,40 @@ def body_of(code: str, function: str) -> str:
     return found.group(1)
 
 
+def lines_with(code: str, *words: str) -> list[str]:
+    return [line.strip() for line in code.splitlines() if any(word in line for word in words)]
+
+
 def test_the_stages_read_claims_into_the_tile_and_stop() -> None:
     code = code_of("fused.inl")
     body = body_of(code, "read_source")
     assert body.rstrip().endswith('asm volatile("" : : "r"(y) : "memory");')
-    elsewhere = code.replace(body, "")
-    for source in ("claims", "packed"):
-        found = [line.strip() for line in elsewhere.splitlines() if f"pass.{source}" in line]
-        fetched = [line for line in found if not line.startswith(f"at.{source} = ")]
-        assert len(found) == len(fetched) + 1  # the merged loop
-        ahead = body_of(code, "look_ahead")
-        assert all(line in ahead for line in fetched)
+    assert not lines_with(code.replace(body, ""), "pass.claims", "pass.packed")
 
 
-def test_the_merged_loop_reads_a_claim_once() -> None:
+def test_what_is_fetched_ahead_is_never_read() -> None:
+    code = code_of("ranges.inl")
+    ahead = body_of(code, "look_ahead")
+    assert lines_with(ahead, "pass.claims") and lines_with(ahead, "pass.packed")
+    assert not lines_with(code.replace(ahead, ""), "pass.claims", "pass.packed")
+    assert lines_with(code_of("merged.inl"), "at.next_claims") == ["fetch(at.next_claims + i);"]
+
+
+def test_the_merged_loops_read_a_claim_once() -> None:
     code = code_of("merged.inl")
-    body = body_of(code, "merge_vector")
+    body = body_of(code, "read_claim")
     assert len(re.findall(r"\bat\.claims\b", code)) == len(re.findall(r"\bat\.packed\b", code)) == 1
     read = body.index("_mm512_loadu_si512(at.claims + i);")
     assert body[read:].split(";")[1].strip() == 'asm volatile("" : "+v"(y))'
+
+
+def test_the_passes_of_the_merged_loops_read_no_claim() -> None:
+    """They say where it lies."""
+    addresses = ["at.claims = pass.claims + claim;", "at.packed = pass.packed + 3 * claim;"]
+    for name in ("merged_pass.inl", "merged_pool.inl"):
+        code = code_of(name)
+        used = lines_with(code, ".claims", ".packed")
+        ahead = ["at.next_claims = ahead.claims;", "if (pass.packed != nullptr) return"]
+        known = [*addresses, *ahead, *lines_with(body_of(code, "look_to") if "look_to" in code else "", "next.")]
+        assert all(any(line.startswith(start) for start in known) for line in used)
+        assert [line for line in used if line in addresses] == addresses

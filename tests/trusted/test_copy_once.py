@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from slalom.arithmetic.dispatch import make_dispatch
-from slalom.arithmetic.fused import PassInput, run_pass
+from slalom.arithmetic.fused import PassInput, Pooling, run_pass
 from slalom.arithmetic.pointwise import prepare_program
 from slalom.errors import IntegrityError
 from slalom.link.port import Claim
@@ -26,7 +26,11 @@ from slalom.plan.steps import (
     Linear,
     Output,
     Pointwise,
+    Pool,
     Real,
+    Reduction,
+    ValueType,
+    Window,
 )
 from slalom.session import Session
 from tests.devices import NumpyDevice
@@ -110,29 +114,49 @@ def test_a_claim_that_changes_is_refused_or_was_right(isa: str, protection: str,
     assert sum(outcomes.values()) == TRIALS
 
 
+SHAPE = HEIGHT, WIDTH, CHANNELS = 128, 128, 64
+PIXELS = HEIGHT * WIDTH * CHANNELS
+
+
+def pass_over(form: str, words: np.ndarray) -> PassInput:
+    """One of the forms of a pass whose values are the words, and whose probe is all ones."""
+    tensors = {"m": np.ones(CHANNELS, np.float32), "b": np.zeros(CHANNELS, np.float32)}
+    output: ValueType = Real((PIXELS,)) if form == "stages" else Activation((PIXELS,), 1.0, 8)
+    program = prepare_program(Pointwise("p", "s", (Affine("m", "b"),), output), tensors, {})
+    ones, pooling = np.ones(PIXELS, np.uint64), None
+    if form == "pooled":
+        windows = tuple(Window(2 * k, 2 * k + 2) for k in range(HEIGHT // 2))
+        maxima = Activation((HEIGHT // 2, WIDTH // 2, CHANNELS), 1.0, 8)
+        pooling = Pooling(Pool("pool", "p", Reduction.MAXIMUM, windows, windows, maxima), SHAPE)
+    return PassInput(words, None, (ones,), program, {}, (), None, pooling=pooling)
+
+
 @pytest.mark.parametrize("isa", FUSED_ISAS)
-def test_a_pass_reads_a_claim_once(isa: str) -> None:
-    """The dots and the values of one pass are of the same words, whatever another thread does to the claim."""
-    words = np.zeros((1, 2**20), np.int32)
-    ones, stopped, mixed = np.ones(2**20, np.uint64), threading.Event(), 0
-    plan = wide_plan()
-    program = prepare_program(plan.graph.steps[1], plan.tensors, plan.types)  # type: ignore[arg-type]
+@pytest.mark.parametrize("form", ["stages", "merged", "shared", "pooled"])
+def test_a_pass_reads_a_claim_once(isa: str, form: str) -> None:
+    """The dots and the values of one pass are of the same words, whatever another thread does to the claim.
+
+    That one turns one word of every window of 2x2 into the other of 0 and 1, again and again; the rest are 0.
+    """
+    batch = 4 if form == "shared" else 1  # four items share what is made of the probes
+    words, stopped, mixed = np.zeros((batch, PIXELS), np.int32), threading.Event(), 0
+    changed = np.zeros((batch, *SHAPE), np.int32)
+    changed[:, ::2, 1::2] = 1
 
     def flip() -> None:
         while not stopped.is_set():
-            np.bitwise_xor(words, 1, out=words)
+            np.bitwise_xor(words, changed.reshape(words.shape), out=words)
 
+    given, dispatch = pass_over(form, words), make_dispatch(isa, threads=1)
     thread = threading.Thread(target=flip)
     thread.start()
-    dispatch = make_dispatch(isa, threads=1)
     try:
-        end, passes = time.monotonic() + 20, 0
-        while passes < 30 or (not mixed and time.monotonic() < end):
-            passes += 1
-            result = run_pass(dispatch, PassInput(words, None, (ones,), program, {}, (), None))
-            total = int(result.values.sum(dtype=np.float64))  # the values are the words, and every probe entry is 1
-            assert total == int(result.source_dots[0, 0])
-            mixed += 0 < total < 2**20
+        begin = time.monotonic()
+        while time.monotonic() < begin + (0.5 if mixed else 20):
+            result = run_pass(dispatch, given)
+            total = result.values.sum(axis=1, dtype=np.float64).astype(np.int64)
+            assert total.tolist() == result.source_dots[:, 0].tolist()
+            mixed += 0 < total[0] < PIXELS // 4
     finally:
         stopped.set()
         thread.join()

@@ -33,7 +33,7 @@ from slalom.arithmetic.pointwise import (
 from slalom.arithmetic.pooling import Room, pool, pool_reference, window_words
 from slalom.errors import ApiMisuse
 from slalom.plan.flow import rows_follow, whole_rows
-from slalom.plan.steps import Function, Pool, Reduction, Shape
+from slalom.plan.steps import Function, Pool, Reduction, Shape, Window
 
 Words = NDArray[np.int32]
 Values = NDArray[np.int16] | NDArray[np.float32]
@@ -46,6 +46,7 @@ _RANGE_ELEMENTS = 2**16  # of all items together: some 20 microseconds, many tim
 _RANGES_PER_THREAD = 4  # so that a thread that was held up does not hold up the rest
 _STREAM_VALUES = 2**22  # the same size in int16: too large to be in the caches when it is read next
 _POOLED_ELEMENTS = _STREAM_VALUES  # fewer are in the caches still when they are pooled after the pass
+_IN_REGISTERS = (Isa.AVX512, Isa.AMX)  # which pool windows of 2x2 there, whatever their number
 _STREAM_ELEMENTS = 2**21  # from here on the blinded words (8 MiB) are written past the caches: they are the device's
 _MAXIMUM_OPERATIONS = 64  # of a program; as in fused.hpp
 _INT16, _INT32, _UINT64, _FLOAT32 = (np.dtype(kind) for kind in (np.int16, np.int32, np.uint64, np.float32))
@@ -71,6 +72,16 @@ class Pooling:
     def count(self) -> int:
         """The maxima of one item."""
         return len(self.step.rows) * len(self.step.columns) * self.shape[2]
+
+    @property
+    def by_pairs(self) -> bool:
+        """Whether the windows are 2x2 pixels side by side and cover the image."""
+        height, width, _ = self.shape
+        return self.step.rows == _pairs(height) and self.step.columns == _pairs(width)
+
+
+def _pairs(extent: int) -> tuple[Window, ...]:
+    return tuple(Window(start, start + 2) for start in range(0, extent, 2))
 
 
 @dataclass(frozen=True, repr=False)  # a representation would show masks and probes
@@ -142,7 +153,8 @@ def run_pass(
         return _run_native(dispatch, given, values_out, blinded_out)
     batch, count = given.shape
     maxima = aligned_empty((batch, given.pooling.count), np.int16) if values_out is None else values_out
-    run = _run_then_pool if batch * count < _POOLED_ELEMENTS else _run_pooled
+    small = batch * count < _POOLED_ELEMENTS and not (dispatch.isa in _IN_REGISTERS and given.pooling.by_pairs)
+    run = _run_then_pool if small else _run_pooled
     dots = run(dispatch, given, given.pooling, maxima, scratch)
     return PassOutput(maxima, dots, np.empty((batch, 0), np.uint64), None)
 
@@ -259,15 +271,15 @@ def _encode_program(program: Program | None, operands: Mapping[str, NDArray[np.i
 
 
 def _encode_operation(operation: PreparedOperation, operands: Mapping[str, NDArray[np.int16]]) -> tuple[Any, ...]:
-    """(kind, function, parameter, length, multiplier, bias, operand), as the extension reads it."""
+    """(kind, function, parameter, length, multiplier, bias, operand, period), as the extension reads it."""
     if isinstance(operation, PreparedAffine):
         length = operation.wide_bias.size - PreparedAffine.ROOM
-        return (0, 0, 0.0, length, operation.wide_multiplier, operation.wide_bias, None)
+        return (0, 0, 0.0, length, operation.wide_multiplier, operation.wide_bias, None, operation.bias.size)
     if isinstance(operation, PreparedApply):
-        return (1, _FUNCTION_CODES[operation.function], float(operation.parameter), 0, None, None, None)
+        return (1, _FUNCTION_CODES[operation.function], float(operation.parameter), 0, None, None, None, 0)
     kind = 2 if isinstance(operation, PreparedAdd) else 3
     operand = operands[operation.operand]
-    return (kind, 0, float(operation.scale), operand.shape[1], None, None, operand)
+    return (kind, 0, float(operation.scale), operand.shape[1], None, None, operand, 0)
 
 
 def _run_reference(
