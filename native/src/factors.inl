@@ -100,7 +100,8 @@ struct ItemSums {
 
 // The dot of activations with their probe image, digit by digit.
 struct DigitDots {
-    static constexpr size_t most_pairs = 16;  // 16 * 2 * 16383 * 2^12 < 2^31
+    static constexpr size_t most_pairs = 16;        // 16 * 2 * 16383 * 2^12 < 2^31
+    static constexpr size_t most_pairs_of_any = 7;  // 7 * 2 * 2^15 * 2^12 < 2^31, of any int16
 
     __m512i sums[digit_count];
 

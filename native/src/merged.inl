@@ -13,6 +13,11 @@ namespace {
 
 #if defined(SLALOM_ISA_AVX512)
 
+// What brings a pair of vectors into the order of its digits, and back: bytes.
+alignas(64) constexpr uint8_t interleaved_order[64] = {
+    0,  1,  32, 33, 2,  3,  34, 35, 4,  5,  36, 37, 6,  7,  38, 39, 8,  9,  40, 41, 10, 11,
+    42, 43, 12, 13, 44, 45, 14, 15, 46, 47, 16, 17, 48, 49, 18, 19, 50, 51, 20, 21, 52, 53,
+    22, 23, 54, 55, 24, 25, 56, 57, 26, 27, 58, 59, 28, 29, 60, 61, 30, 31, 62, 63};
 alignas(64) constexpr uint8_t pair_order[64] = {
     0,  1,  4,  5,  8,  9,  12, 13, 16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 36, 37, 40, 41,
     44, 45, 48, 49, 52, 53, 56, 57, 60, 61, 2,  3,  6,  7,  10, 11, 14, 15, 18, 19, 22, 23,
@@ -29,6 +34,9 @@ struct MergedRange {
     const int32_t *next_claims, *next_mask_image, *next_mask;
     const float *multiplier, *bias;
     size_t entry, length;  // of the affine: where the range begins in it
+    const int16_t *operand, *next_operand;  // what is added
+    float operand_scale;
+    const int16_t *values, *next_values;  // of a pass that computes nothing
     float inverse, limit;
     bool stream_activation, stream_blinded;
 };
@@ -39,6 +47,7 @@ struct MergedDots {
 
 enum class Masks { none, unblind, both };
 enum class Claims { words, packed };
+enum class Operand { none, added };
 
 // single: the probes are read as they are. shared: several items share what TileFactors makes of them.
 enum class Factors { single, shared };
@@ -89,6 +98,13 @@ SLALOM_INLINE Floats dequantise(const MergedRange& at, Words y, size_t entry) {
     return to_floats(y) * load_vector<Floats>(at.multiplier + entry) + load_vector<Floats>(at.bias + entry);
 }
 
+template <Operand operand>
+SLALOM_INLINE Floats add_operand(const MergedRange& at, size_t i, Floats v) {
+    if (operand == Operand::none) return v;
+    fetch(at.next_operand + i);
+    return v + to_floats(to_words(load_vector<Shorts>(at.operand + i))) * at.operand_scale;
+}
+
 // The activation plus rounder_bits: its low half is the activation's.
 template <Unary function>
 SLALOM_INLINE Words requantise_words(const MergedRange& at, Floats v) {
@@ -123,24 +139,31 @@ struct AffinePlace {
     }
 };
 
-template <Unary function, Masks masks, bool imaged, Claims claims>
+// Sixteen activations, with an image that is read as it is.
+SLALOM_INLINE void dot_image(const MergedRange& at, size_t i, Words q, MergedDots& dots) {
+    dot_words(_mm512_add_epi32((__m512i)q, _mm512_set1_epi32(1 << 15)), at.probe_image + i, dots.output_low,
+              dots.output_high);
+}
+
+SLALOM_INLINE uint64_t reduce_pair(Lanes low, const Lanes& high) {
+    low.join(high);
+    return low.reduce();
+}
+
+template <Unary function, Operand operand, Masks masks, bool imaged, Claims claims>
 void merge_range(const MergedRange& at, size_t count, uint64_t* source_dot, uint64_t* output_dot) {
     MergedDots dots;
     AffinePlace affine{at.entry, at.length};
     for (size_t i = 0; i < count; i += lanes) {
         const Words y = read_claim<masks, claims, Factors::single>(at, i, at.probe + i, dots);
-        const Words q = requantise_words<function>(at, dequantise(at, y, affine.take())) - rounder_bits;
-        if (imaged)
-            dot_words(_mm512_add_epi32((__m512i)q, _mm512_set1_epi32(1 << 15)), at.probe_image + i, dots.output_low,
-                      dots.output_high);
+        const Floats v = add_operand<operand>(at, i, dequantise(at, y, affine.take()));
+        const Words q = requantise_words<function>(at, v) - rounder_bits;
+        if (imaged) dot_image(at, i, q, dots);
         if (at.activation != nullptr) store_shorts(at.activation + i, narrow(q), at.stream_activation);
         if (masks == Masks::both) blind_vector(at, i, q);
     }
-    dots.source_low.join(dots.source_high);
-    *source_dot = add_elements(*source_dot, dots.source_low.reduce());
-    if (!imaged) return;
-    dots.output_low.join(dots.output_high);
-    *output_dot = add_elements(*output_dot, dots.output_low.reduce());
+    *source_dot = add_elements(*source_dot, reduce_pair(dots.source_low, dots.source_high));
+    if (imaged) *output_dot = add_elements(*output_dot, reduce_pair(dots.output_low, dots.output_high));
 }
 
 // The low halves of two vectors: lane k is word k of the first and word k of the second.
@@ -159,7 +182,7 @@ SLALOM_INLINE void store_pair(int16_t* to, __m512i pairs, bool stream) {
 }
 
 // The same for a range of whole pairs of vectors whose TileFactors are made.
-template <Unary function, Masks masks, bool imaged, Claims claims>
+template <Unary function, Operand operand, Masks masks, bool imaged, Claims claims>
 void merge_pairs(const MergedRange& at, size_t count, ItemSums& sums) {
     constexpr size_t flushed = DigitDots::most_pairs * pair;
     MergedDots dots;
@@ -170,7 +193,8 @@ void merge_pairs(const MergedRange& at, size_t count, ItemSums& sums) {
         for (const size_t stop = i + flushed < count ? i + flushed : count; i < stop; i += pair) {
             const auto half = [&](size_t k) {
                 const Words y = read_claim<masks, claims, Factors::shared>(at, k, at.probe + k, dots);
-                const Words raised = requantise_words<function>(at, dequantise(at, y, affine.take()));
+                const Floats v = add_operand<operand>(at, k, dequantise(at, y, affine.take()));
+                const Words raised = requantise_words<function>(at, v);
                 if (masks == Masks::both) blind_vector(at, k, raised - rounder_bits);
                 return raised;
             };
@@ -191,27 +215,28 @@ struct Merge {
     void (*shared)(const MergedRange&, size_t, ItemSums&);
 };
 
-template <Unary function, Masks masks, bool imaged, Claims claims = Claims::words>
-inline constexpr Merge merge_of{merge_range<function, masks, imaged, claims>, merge_pairs<function, masks, imaged, claims>};
+template <Unary function, Operand operand, Masks masks, bool imaged, Claims claims = Claims::words>
+inline constexpr Merge merge_of{merge_range<function, operand, masks, imaged, claims>,
+                                merge_pairs<function, operand, masks, imaged, claims>};
 
-template <Unary function>
-inline const Merge* choose_merge(const FusedPass& pass) {
-    const bool imaged = pass.image_count == 1;
-    if (pass.packed != nullptr)
-        return imaged ? &merge_of<function, Masks::none, true, Claims::packed>
-                      : &merge_of<function, Masks::none, false, Claims::packed>;
-    if (pass.mask != nullptr)
-        return imaged ? &merge_of<function, Masks::both, true> : &merge_of<function, Masks::both, false>;
-    if (pass.mask_image != nullptr)
-        return imaged ? &merge_of<function, Masks::unblind, true> : &merge_of<function, Masks::unblind, false>;
-    return imaged ? &merge_of<function, Masks::none, true> : &merge_of<function, Masks::none, false>;
+template <Unary function, Operand operand, bool imaged>
+inline const Merge* choose_masks(const FusedPass& pass) {
+    if (pass.packed != nullptr) return &merge_of<function, operand, Masks::none, imaged, Claims::packed>;
+    if (pass.mask != nullptr) return &merge_of<function, operand, Masks::both, imaged>;
+    if (pass.mask_image != nullptr) return &merge_of<function, operand, Masks::unblind, imaged>;
+    return &merge_of<function, operand, Masks::none, imaged>;
 }
 
-// Whether a pass has the frequent form: a claim, one probe, an affine, perhaps a clamp, an activation.
+template <Unary function, Operand operand>
+inline const Merge* choose_merge(const FusedPass& pass) {
+    return pass.image_count == 1 ? choose_masks<function, operand, true>(pass)
+                                 : choose_masks<function, operand, false>(pass);
+}
+
+// Whether a pass has the frequent form: a claim, one probe, an affine and perhaps more, an activation.
 inline bool is_frequent(const FusedPass& pass) {
     const bool claimed = pass.claims != nullptr || pass.packed != nullptr;
-    const bool short_program = pass.operation_count == 1 || pass.operation_count == 2;
-    return claimed && pass.probe_count == 1 && short_program && pass.real_out == nullptr;
+    return claimed && pass.probe_count == 1 && pass.operation_count > 0 && pass.real_out == nullptr;
 }
 
 template <Unary function>
@@ -219,23 +244,33 @@ struct Clamp {
     static constexpr Unary value = function;
 };
 
-// choose(Clamp<function>) for what follows the affine of a frequent pass, or null where it is no clamp.
+// choose(Clamp<function>) for what a program ends with from operation `place` on, or null where it is no clamp.
 template <class Loop, class Choose>
-inline Loop choose_by_function(const FusedPass& pass, Choose choose) {
-    if (pass.operation_count == 1) return choose(Clamp<unchanged>{});
-    if (pass.operations[1].kind != OperationKind::apply) return nullptr;
-    if (pass.operations[1].function == Function::relu) return choose(Clamp<relu_of>{});
-    if (pass.operations[1].function == Function::relu6) return choose(Clamp<relu6_of>{});
+inline Loop choose_by_end(const FusedPass& pass, size_t place, Choose choose) {
+    if (pass.operation_count == place) return choose(Clamp<unchanged>{});
+    if (pass.operation_count > place + 1 || pass.operations[place].kind != OperationKind::apply) return nullptr;
+    if (pass.operations[place].function == Function::relu) return choose(Clamp<relu_of>{});
+    if (pass.operations[place].function == Function::relu6) return choose(Clamp<relu6_of>{});
     return nullptr;
 }
 
-// The merged loop for a pass, or null: the frequent form with at most one probe image, and an affine of at least a vector.
+// Whether what follows the affine adds another activation, element by element.
+inline bool adds_operand(const FusedPass& pass) {
+    return pass.operation_count > 1 && pass.operations[1].kind == OperationKind::add &&
+           pass.operations[1].length == pass.count;
+}
+
+// The merged loops for a pass, or null: the frequent form with an affine of at least a vector, perhaps an operand that is
+// added, perhaps a clamp, and at most one probe image.
 inline const Merge* find_merge(const FusedPass& pass) {
     const bool blinded_alone = pass.mask != nullptr && pass.mask_image == nullptr;
     const bool packed_and_masked = pass.packed != nullptr && pass.mask != nullptr;
     if (!is_frequent(pass) || pass.image_count > 1 || blinded_alone || packed_and_masked) return nullptr;
     if (pass.operations[0].length < lanes || pass.limit > largest_activation) return nullptr;
-    return choose_by_function<const Merge*>(pass, [&](auto function) { return choose_merge<function.value>(pass); });
+    if (adds_operand(pass))
+        return choose_by_end<const Merge*>(
+            pass, 2, [&](auto end) { return choose_merge<end.value, Operand::added>(pass); });
+    return choose_by_end<const Merge*>(pass, 1, [&](auto end) { return choose_merge<end.value, Operand::none>(pass); });
 }
 
 #endif

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "merged.inl"
+#include "merged_values.inl"
 #include "ranges.inl"
 
 namespace fused {
@@ -18,7 +19,6 @@ inline bool is_aligned(const void* address, size_t size) { return reinterpret_ca
 inline MergedRange merged_range(const FusedPass& pass, const Range& range, const Ahead& ahead) {
     const size_t place = range.item * pass.count + range.begin;
     const size_t claim = range.item * pass.claim_stride + range.begin;
-    const Operation& affine = pass.operations[0];
     MergedRange at{};
     at.claims = pass.claims + claim;
     at.packed = pass.packed + 3 * claim;
@@ -31,10 +31,20 @@ inline MergedRange merged_range(const FusedPass& pass, const Range& range, const
     at.next_claims = ahead.claims;
     at.next_mask_image = ahead.mask_image;
     at.next_mask = ahead.mask;
-    at.multiplier = affine.multiplier;
-    at.bias = affine.bias;
-    at.entry = range.begin % affine.length;
-    at.length = affine.length;
+    at.values = pass.activation + place;
+    at.next_values = at.values + pass.count;  // of the next item
+    if (pass.operation_count > 0) {
+        const Operation& affine = pass.operations[0];
+        at.multiplier = affine.multiplier;
+        at.bias = affine.bias;
+        at.entry = range.begin % affine.length;
+        at.length = affine.length;
+    }
+    if (adds_operand(pass)) {
+        at.operand = pass.operations[1].operand + place;
+        at.next_operand = at.operand + pass.count;
+        at.operand_scale = pass.operations[1].parameter;
+    }
     at.inverse = pass.inverse;
     at.limit = pass.limit;
     at.stream_activation = pass.stream_values && is_aligned(at.activation, sizeof(Words));
@@ -47,7 +57,7 @@ class MergedPass {
 public:
     MergedPass(const FusedPass& pass, const Merge& merge, size_t first, size_t end)
         : pass_(pass), merge_(merge), first_(first), end_(end) {
-        start_probes(probes_, 1);
+        start_probes(probes_, pass.probe_count);
         start_probes(images_, pass.image_count);
         for (size_t item = first_; item < end_; ++item) sums_[item - first_].clear();
     }
@@ -65,13 +75,13 @@ public:
             }
         }
         settle();
-        finish_probes(probes_, offset_of<int32_t>, pass_.source_dots + first_, end_ - first_);
+        finish_probes(probes_, offset_of<int32_t>, pass_.source_dots + first_ * probes_.count, end_ - first_);
         finish_probes(images_, offset_of<int16_t>, pass_.output_dots + first_ * images_.count, end_ - first_);
     }
 
 private:
     void run_shared(size_t begin, size_t count) {
-        TileFactors::sort_source(probes_.tile[0], count, factors_.source);
+        if (probes_.count > 0) TileFactors::sort_source(probes_.tile[0], count, factors_.source);
         if (images_.count > 0) factors_.split_image(pass_.probe_images[0] + begin, count);
         for (size_t item = first_; item < end_; ++item) {
             MergedRange at = range_of({item, begin, count});
@@ -85,8 +95,8 @@ private:
         advance_probes(images_, pass_.probe_images, begin, count);
         for (size_t item = first_; item < end_; ++item) {
             MergedRange at = range_of({item, begin, count});
-            at.probe = probes_.tile[0];
-            at.probe_image = images_.tile[0];
+            at.probe = probes_.count > 0 ? probes_.tile[0] : nullptr;
+            at.probe_image = images_.count > 0 ? images_.tile[0] : nullptr;
             merge_.single(at, count, pass_.source_dots + item, pass_.output_dots + item);
         }
     }
@@ -95,7 +105,7 @@ private:
 
     void settle() {
         for (size_t item = first_; item < end_; ++item) {
-            sums_[item - first_].settle_source(pass_.source_dots[item]);
+            if (probes_.count > 0) sums_[item - first_].settle_source(pass_.source_dots[item]);
             if (images_.count > 0) sums_[item - first_].settle_output(pass_.output_dots[item]);
         }
     }
@@ -111,7 +121,7 @@ private:
 
 // The whole vectors of a pass of the frequent form; where the rest begins.
 inline size_t run_merged_pass(const FusedPass& pass) {
-    const Merge* const merge = find_merge(pass);
+    const Merge* const merge = pass.activation == nullptr ? find_merge(pass) : find_values_merge(pass);
     if (merge == nullptr) return pass.begin;
     const size_t end = pass.end - (pass.end - pass.begin) % lanes;
     for (size_t first = 0; first < pass.batch; first += sharing_items)

@@ -108,7 +108,7 @@ inline PoolBanded choose_pool(const FusedPass& pass) {
 inline PoolBanded find_pool(const FusedPass& pass, size_t channels) {
     if (!is_frequent(pass) || pass.image_count != 0 || pass.mask != nullptr) return nullptr;
     if (channels % lanes != 0 || pass.operations[0].period != channels) return nullptr;
-    return choose_by_function<PoolBanded>(pass, [&](auto function) { return choose_pool<function.value>(pass); });
+    return choose_by_end<PoolBanded>(pass, 1, [&](auto end) { return choose_pool<end.value>(pass); });
 }
 
 #else

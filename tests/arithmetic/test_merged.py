@@ -12,7 +12,7 @@ from slalom.arithmetic.dispatch import Isa, make_dispatch
 from slalom.arithmetic.field import P
 from slalom.arithmetic.fused import pack_claims, run_pass
 from slalom.arithmetic.pointwise import Requantisation, prepare_program
-from slalom.plan.steps import Activation, Affine, Apply, Function, Operation, Pointwise
+from slalom.plan.steps import Activation, Add, Affine, Apply, Function, Operation, Pointwise
 from tests.arithmetic.test_fused import Case, assert_same, draw
 from tests.isas import FUSED_ISAS
 
@@ -54,6 +54,37 @@ def test_items_that_share_what_is_made_of_the_probes(
         assert_same(run_pass(make_dispatch(isa, 1), given), run_pass(NUMPY, given))
 
 
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("end", [(), (Apply(Function.RELU),), (Apply(Function.RELU6),)], ids=["sum", "relu", "relu6"])
+@pytest.mark.parametrize("operand", ["a", "c"])
+@pytest.mark.parametrize("images", [0, 1])
+@pytest.mark.parametrize("source", ["masked", "plain", "packed"])
+def test_an_operand_that_is_added(isa: Isa, end: tuple[Operation, ...], operand: str, images: int, source: str) -> None:
+    """An activation of the same shape in the merged loops; one that repeats, stage by stage."""
+    for batch, count in ((1, 48), (3, 1040), (4, 2080), (65, 1056)):
+        case = Case(batch, count, (AFFINE, Add(operand), *end), 16, 8, images=images, masked=source == "masked")
+        given = draw(case)
+        if source == "packed":
+            given = replace(given, source=pack_claims(given.source))
+        assert_same(run_pass(make_dispatch(isa, 1), given), run_pass(NUMPY, given))
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("probes", [0, 1])
+@pytest.mark.parametrize("images", [0, 1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_activation_that_passes_through(isa: Isa, probes: int, images: int, masked: bool) -> None:
+    for batch, count in ((1, 48), (3, 1040), (4, 2080), (4, 2063), (65, 1056)):
+        given = draw(Case(batch, count, probes=probes, images=images, masked=masked))
+        rng = np.random.default_rng(count)
+        values = rng.integers(-(2**15), 2**15, (batch, count), dtype=np.int16)
+        given = replace(given, source=values, mask_image=None, program=None)
+        assert_same(run_pass(make_dispatch(isa, 1), given), run_pass(NUMPY, given))
+        written = np.zeros_like(values)
+        assert_same(run_pass(make_dispatch(isa, 1), given, values_out=written), run_pass(NUMPY, given))
+        assert np.array_equal(written, values)
+
+
 # the digits of these are all the lowest, all the highest, and in turns; and the largest element there is
 EXTREME_IMAGES = (
     2**51 - 2**38 - 2**25 - 2**12,
@@ -83,6 +114,21 @@ def test_the_largest_sums_of_digits_do_not_overflow(isa: Isa, claim: int, image:
     result = run_pass(make_dispatch(isa, 1), given)
     value = max(-16383, min(16383, claim * 2**20))
     assert result.source_dots.tolist() == [[claim * (P - 1) * count % P]] * batch
+    assert result.output_dots.tolist() == [[value * image * count % P]] * batch
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("value", [-(2**15), 2**15 - 1])
+@pytest.mark.parametrize("image", EXTREME_IMAGES)
+def test_the_largest_activations_that_pass_through(isa: Isa, value: int, image: int) -> None:
+    batch, count = 4, 3 * 1024 + 544
+    given = replace(
+        draw(Case(batch, count, probes=0)),
+        source=np.full((batch, count), value, np.int16),
+        program=None,
+        probe_images=(np.full(count, image, np.uint64),),
+    )
+    result = run_pass(make_dispatch(isa, 1), given)
     assert result.output_dots.tolist() == [[value * image * count % P]] * batch
 
 
