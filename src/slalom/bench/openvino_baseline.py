@@ -59,9 +59,15 @@ class OpenVinoNetwork:
 
 
 def convert(module: nn.Module, images: np.ndarray) -> Any:
-    """The network as an OpenVINO model for batches of this shape."""
-    with torch.no_grad():
-        return openvino.convert_model(module, example_input=torch.from_numpy(images), input=[images.shape])
+    """The network as an OpenVINO model for batches of this shape. Raises ModelError where OpenVINO does not take it."""
+    try:
+        with torch.no_grad():
+            return openvino.convert_model(module, example_input=torch.from_numpy(images), input=[images.shape])
+    except (
+        Exception
+    ) as error:  # of many kinds, and an engine that cannot run is left out: the other rows are wanted still
+        reason = (str(error).splitlines() or [""])[0]
+        raise ModelError(f"OpenVINO does not take this network: {type(error).__name__}: {reason}") from error
 
 
 def quantise(core: Any, model: Any, images: np.ndarray) -> Any:
