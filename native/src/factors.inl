@@ -1,4 +1,4 @@
-// What the merged loops make of a tile's probes once for all items of a batch, and the sums that they keep for each item.
+// What the merged loops make of a tile's probes once for all items of a batch, and the sums that they keep for each.
 // AVX-512 only.
 #pragma once
 
@@ -17,6 +17,17 @@ struct TileFactors {
     alignas(64) uint64_t source[tile_count];               // of each sixteen the even ones, then the odd ones
     alignas(64) int16_t digits[tile_count * digit_count];  // of each pair of vectors: its digits, the lowest first
 
+    TileFactors() = default;
+    TileFactors(const TileFactors&) = delete;
+    TileFactors& operator=(const TileFactors&) = delete;
+
+    // LOAD-BEARING: probes are secrets, and a stack is nobody's; the barrier keeps the compiler from leaving it out.
+    ~TileFactors() {
+        __builtin_memset(source, 0, sizeof source);
+        __builtin_memset(digits, 0, sizeof digits);
+        asm volatile("" : : "r"(source), "r"(digits) : "memory");
+    }
+
     static void sort_source(const uint64_t* probe, size_t count, uint64_t* to) {
         const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
         const __m512i odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
@@ -27,8 +38,8 @@ struct TileFactors {
         }
     }
 
-    // t = sum of digit d times 2^13d, |digit| <= 2^12. Lane k of a vector of digits is elements k and 16 + k of the pair,
-    // as interleave gives them.
+    // t = sum of digit d times 2^13d, |digit| <= 2^12. Lane k of a vector of digits is elements k and 16 + k of the
+    // pair, as interleave gives them.
     void split_image(const uint64_t* image, size_t count) {
         for (size_t i = 0; i < count; i += pair) {
             // from 16 elements, those whose digits the unpacking below brings in order
@@ -53,17 +64,19 @@ private:
     // Eight of sixteen elements, each as its four digits.
     static __m512i digits_of(const uint64_t* image, __m512i which) {
         constexpr int64_t half = int64_t{1} << (digit_bits - 1);
-        const __m512i chosen = _mm512_permutex2var_epi64(_mm512_loadu_si512(image), which, _mm512_loadu_si512(image + 8));
+        const __m512i low = _mm512_loadu_si512(image), high = _mm512_loadu_si512(image + 8);
+        const __m512i chosen = _mm512_permutex2var_epi64(low, which, high);
         // with half of a digit added to the lowest three, the bits of each are the digit plus that half
         const __m512i raised = _mm512_add_epi64(chosen, _mm512_set1_epi64(half | half << 13 | half << 26));
-        const __m512i places = _mm512_set1_epi64(0x2F27'221A'150D'0800);  // bytes from bits 0, 8, 13, 21, 26, 34, 39, 47
+        // bytes from bits 0, 8, 13, 21, 26, 34, 39, 47
+        const __m512i places = _mm512_set1_epi64(0x2F27'221A'150D'0800);
         const __m512i fields = _mm512_multishift_epi64_epi8(places, raised);
         const __m512i bits = _mm512_and_si512(fields, _mm512_set1_epi16((1 << digit_bits) - 1));
         return _mm512_sub_epi16(bits, _mm512_set1_epi64(half | half << 16 | half << 32));
     }
 };
 
-// The dots of one item while tile after tile goes by, reduced at the end: that would take a fifth of the time of a tile.
+// The dots of one item while tile after tile goes by, reduced at the end, for it would take a fifth of a tile's time.
 struct ItemSums {
     // each < 2^51 + 2^49 a lane; together < 2^63
     static constexpr size_t most_tiles = 2048;
@@ -89,7 +102,8 @@ struct ItemSums {
     }
 
     void settle_output(uint64_t& dot) {
-        Wide total = Wide{prime} << 60;  // the digits' sums may be negative: 2048 tiles, 8 lanes, < 2^(33 + 11 + 3 + 39)
+        // the digits' sums may be negative: a tile's < 2^34, of 2048 tiles, in 8 lanes, < 2^(34 + 11 + 3 + 39)
+        Wide total = Wide{prime} << 60;
         for (int d = 0; d < digit_count; ++d) {
             total += static_cast<Wide>(static_cast<__int128>(_mm512_reduce_add_epi64(output[d])) << (digit_bits * d));
             output[d] = _mm512_setzero_si512();

@@ -260,8 +260,8 @@ inline bool adds_operand(const FusedPass& pass) {
            pass.operations[1].length == pass.count;
 }
 
-// The merged loops for a pass, or null: the frequent form with an affine of at least a vector, perhaps an operand that is
-// added, perhaps a clamp, and at most one probe image.
+// The merged loops for a pass, or null: the frequent form with an affine of at least a vector, perhaps an operand that
+// is added, perhaps a clamp, and at most one probe image.
 inline const Merge* find_merge(const FusedPass& pass) {
     const bool blinded_alone = pass.mask != nullptr && pass.mask_image == nullptr;
     const bool packed_and_masked = pass.packed != nullptr && pass.mask != nullptr;

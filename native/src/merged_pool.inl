@@ -62,12 +62,13 @@ inline void look_to(MergedRange& at, const MergedRange& next, size_t shift) {
     at.next_mask_image = next.mask_image + shift;
 }
 
-// The items of a band, tile by tile: its maxima, and its dots without their offset.
+// The items of a band, tile by tile: its maxima, and its dots with their offset, those of the last tiles in `sums`.
 template <Unary function, Masks masks, Claims claims>
 void pool_items(const FusedPass& pass, const PoolBand& band, ItemSums* sums) {
     constexpr size_t window = 4, most = tile_count / window;  // as many elements as a tile of merged.inl, at most
     const size_t channels = band.channels < most ? band.channels : most, columns = most / channels;
     PoolTile tile{};
+    size_t tiles = 0;
     for (tile.channel = 0; tile.channel < band.channels; tile.channel += channels) {
         tile.channels = band.channels - tile.channel < channels ? band.channels - tile.channel : channels;
         for (tile.column = 0; tile.column < band.columns; tile.column += columns) {
@@ -79,6 +80,8 @@ void pool_items(const FusedPass& pass, const PoolBand& band, ItemSums* sums) {
                 look_to<masks, claims>(at, next, last ? 2 * columns * band.channels : 0);
                 pool_tile<function, masks, claims>(at, band, tile, band.maxima + item * band.stride, sums[item]);
             }
+            if (++tiles % ItemSums::most_tiles == 0)
+                for (size_t item = 0; item < pass.batch; ++item) sums[item].settle_source(pass.source_dots[item]);
         }
     }
 }
@@ -87,14 +90,14 @@ template <Unary function, Masks masks, Claims claims>
 void pool_band(const FusedPass& pass, const PoolBand& band) {
     const FloatGuard guard;
     ItemSums sums[pool_band_items];
-    for (size_t item = 0; item < pass.batch; ++item) sums[item].clear();
-    pool_items<function, masks, claims>(pass, band, sums);
     const uint64_t sum = sum_elements(pass.probes[0] + pass.begin, pass.end - pass.begin);
     const uint64_t excess = multiply_elements(sum, offset_of<int32_t>);
     for (size_t item = 0; item < pass.batch; ++item) {
         pass.source_dots[item] = prime - excess;
-        sums[item].settle_source(pass.source_dots[item]);
+        sums[item].clear();
     }
+    pool_items<function, masks, claims>(pass, band, sums);
+    for (size_t item = 0; item < pass.batch; ++item) sums[item].settle_source(pass.source_dots[item]);
 }
 
 template <Unary function>

@@ -47,8 +47,9 @@ inline constexpr Merge merge_of_values{merge_values<masked, imaged>, merge_value
 inline const Merge* find_values_merge(const FusedPass& pass) {
     const bool through = pass.activation != nullptr && pass.operation_count == 0 && pass.activation_out == nullptr;
     if (!through || pass.probe_count > 0 || pass.image_count > 1) return nullptr;
-    if (pass.mask != nullptr) return pass.image_count > 0 ? &merge_of_values<true, true> : &merge_of_values<true, false>;
-    return pass.image_count > 0 ? &merge_of_values<false, true> : &merge_of_values<false, false>;
+    const bool imaged = pass.image_count > 0;
+    if (pass.mask != nullptr) return imaged ? &merge_of_values<true, true> : &merge_of_values<true, false>;
+    return imaged ? &merge_of_values<false, true> : &merge_of_values<false, false>;
 }
 
 #endif

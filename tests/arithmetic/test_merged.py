@@ -118,6 +118,16 @@ def test_the_largest_sums_of_digits_do_not_overflow(isa: Isa, claim: int, image:
 
 
 @pytest.mark.parametrize("isa", NATIVE)
+def test_the_sums_of_very_many_tiles_do_not_overflow(isa: Isa) -> None:
+    """Unless they were reduced meanwhile, 8,200 tiles of the largest products would not fit."""
+    batch, count, claim = 4, 9000 * 1024, -(2**31) + 1
+    given = draw(Case(batch, 1, PROGRAMS[0], images=0))
+    source, probe = np.full((batch, count), claim, np.int32), np.full(count, P - 1, np.uint64)
+    result = run_pass(make_dispatch(isa, 1), replace(given, source=source, probes=(probe,), kept=False))
+    assert result.source_dots.tolist() == [[claim * (P - 1) * count % P]] * batch
+
+
+@pytest.mark.parametrize("isa", NATIVE)
 @pytest.mark.parametrize("value", [-(2**15), 2**15 - 1])
 @pytest.mark.parametrize("image", EXTREME_IMAGES)
 def test_the_largest_activations_that_pass_through(isa: Isa, value: int, image: int) -> None:

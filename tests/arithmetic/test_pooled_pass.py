@@ -10,6 +10,7 @@ import pytest
 
 from slalom.arithmetic import fused
 from slalom.arithmetic.dispatch import Isa, make_dispatch
+from slalom.arithmetic.field import P
 from slalom.arithmetic.fused import PassInput, PassOutput, Pooling, pack_claims, run_pass
 from slalom.arithmetic.pooling import pool
 from slalom.errors import ApiMisuse
@@ -112,6 +113,22 @@ def test_windows_of_two_by_two(isa: Isa, source: str, operations: tuple[Operatio
         form = Form(batch, width, channels, columns=columns, operations=operations, source=source)
         given = form.draw()
         assert_pooled(run_pass(make_dispatch(isa, 1), given), given)
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize(("width", "channels"), [(8200, 272), (1200, 4112)])
+def test_wide_rows_do_not_overflow_the_sums_of_a_band(isa: Isa, width: int, channels: int) -> None:
+    """Many small tiles, each of which adds the largest claims times the largest probe."""
+    count, claim = 2 * width * channels, -(2**31) + 1
+    columns = tuple(Window(2 * k, 2 * k + 2) for k in range(width // 2))
+    form = Form(1, 6, channels, source="plain", operations=RELU[:1]).draw()
+    given = replace(
+        form,
+        source=np.full((1, count), claim, np.int32),
+        probes=(np.full(count, P - 1, np.uint64),),
+        pooling=Pooling(make_pool((2, width, channels), columns[:1], columns), (2, width, channels)),
+    )
+    assert run_pass(make_dispatch(isa, 1), given).source_dots.tolist() == [[claim * (P - 1) * count % P]]
 
 
 @pytest.mark.parametrize("isa", NATIVE)

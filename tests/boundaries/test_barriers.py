@@ -18,9 +18,9 @@ def code_of(name: str) -> str:
 
 def body_of(code: str, function: str) -> str:
     """From the name of a function, where it is defined, to the brace that closes it."""
-    found = re.search(rf"\b{function}\([^;{{]*\)\s*{{(.*?)\n}}", code, re.DOTALL)
+    found = re.search(rf"^( *)[^\n]*{function}\([^;{{]*\)\s*{{(.*?)\n\1}}", code, re.DOTALL | re.MULTILINE)
     assert found is not None
-    return found.group(1)
+    return found.group(2)
 
 
 def lines_with(code: str, *words: str) -> list[str]:
@@ -60,3 +60,10 @@ def test_the_passes_of_the_merged_loops_read_no_claim() -> None:
         known = [*addresses, *ahead, *lines_with(body_of(code, "look_to") if "look_to" in code else "", "next.")]
         assert all(any(line.startswith(start) for start in known) for line in used)
         assert [line for line in used if line in addresses] == addresses
+
+
+def test_what_is_made_of_probes_does_not_stay_on_the_stack() -> None:
+    body = body_of(code_of("factors.inl"), "~TileFactors")
+    for array in ("source", "digits"):
+        assert f"__builtin_memset({array}, 0, sizeof {array});" in body
+    assert 'asm volatile("" : : "r"(source), "r"(digits) : "memory");' in body
