@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from slalom.errors import ApiMisuse, DeviceError, SlalomError, WireError
-from slalom.link.answers import NOT_ASKED, refusal
+from slalom.link.answers import NOT_ASKED, Answers, refusal
 from slalom.link.channel import Channel
 from slalom.link.conversation import Arrivals, Conversation, Message
 from slalom.link.message import HEADER_SIZE, Bulk, Failure, Header, Kind, decode_header
@@ -65,6 +66,24 @@ def test_everybody_who_waits_is_told_the_first_error(ends: tuple[Conversation, C
     for _ in range(2):
         with pytest.raises(WireError, match=NOT_ASKED):
             conversation.ask(PING, [])
+
+
+def test_what_was_said_before_the_end_is_told_to_who_could_not_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader has not come to it yet when the next message finds the connection closed."""
+    take_next = Answers._take_next
+
+    def late(self: Answers) -> bool:
+        time.sleep(0.1)
+        return take_next(self)
+
+    monkeypatch.setattr(Answers, "_take_next", late)
+    ours, theirs = socket.socketpair()
+    conversation, peer = Conversation(ours, PATIENCE), Channel(theirs, PATIENCE)
+    peer.send([Header(Kind.FAILURE, 0, step=Failure.MALFORMED).encode()])
+    peer.close()
+    with pytest.raises(DeviceError, match="did not understand"):
+        conversation.ask(PING, [])
+    conversation.end(DeviceError("the test is over"))
 
 
 def test_silence_is_bounded(ends: tuple[Conversation, Channel]) -> None:

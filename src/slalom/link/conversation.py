@@ -13,10 +13,12 @@ from typing import Any, Generic, TypeVar
 
 from slalom.errors import DeviceError, SlalomError, afresh
 from slalom.link.answers import Answers, Expected
-from slalom.link.channel import Channel
+from slalom.link.channel import Channel, ChannelClosedError
 from slalom.link.message import Header
 
 Item = TypeVar("Item")
+
+_LAST_WORDS_SECONDS = 1.0  # for what the other side said before it closed
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,9 @@ class Conversation:
             self._sequence += 1
             try:
                 self._channel.send([header, *message.parts], message.descriptor)
+            except ChannelClosedError as error:
+                self._answers.join(min(self.timeout_seconds, _LAST_WORDS_SECONDS))  # it may have said why
+                raise afresh(self._answers.end(error)) from None
             except SlalomError as error:
                 raise afresh(self._answers.end(error)) from None
 
