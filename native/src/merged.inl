@@ -263,9 +263,9 @@ inline bool adds_operand(const FusedPass& pass) {
 // The merged loops for a pass, or null: the frequent form with an affine of at least a vector, perhaps an operand that
 // is added, perhaps a clamp, and at most one probe image.
 inline const Merge* find_merge(const FusedPass& pass) {
+    // packed claims have no mask image
     const bool blinded_alone = pass.mask != nullptr && pass.mask_image == nullptr;
-    const bool packed_and_masked = pass.packed != nullptr && pass.mask != nullptr;
-    if (!is_frequent(pass) || pass.image_count > 1 || blinded_alone || packed_and_masked) return nullptr;
+    if (!is_frequent(pass) || pass.image_count > 1 || blinded_alone) return nullptr;
     if (pass.operations[0].length < lanes || pass.limit > largest_activation) return nullptr;
     if (adds_operand(pass))
         return choose_by_end<const Merge*>(

@@ -4,8 +4,7 @@
 // The bits are those of a pass and then a pool: what follows the affine is monotone, so the maximum commutes with it.
 #pragma once
 
-#include "merged.inl"
-#include "ranges.inl"
+#include "merged_pass.inl"
 
 namespace fused {
 namespace {
@@ -40,44 +39,22 @@ SLALOM_INLINE void pool_tile(const MergedRange& at, const PoolBand& band, PoolTi
     sums.add_source(dots.source_low, dots.source_high);
 }
 
-// What one item of the band reads: element 0 is the band's first.
-inline MergedRange band_of(const FusedPass& pass, size_t item) {
-    const size_t place = item * pass.count + pass.begin, claim = item * pass.claim_stride + pass.begin;
-    MergedRange at{};
-    at.claims = pass.claims + claim;
-    at.packed = pass.packed + 3 * claim;
-    at.mask_image = pass.mask_image + place;
-    at.probe = pass.probes[0] + pass.begin;
-    at.multiplier = pass.operations[0].multiplier;
-    at.bias = pass.operations[0].bias;
-    at.inverse = pass.inverse;
-    at.limit = pass.limit;
-    return at;
-}
-
-template <Masks masks, Claims claims>
-inline void look_to(MergedRange& at, const MergedRange& next, size_t shift) {
-    at.next_claims = claims == Claims::packed ? reinterpret_cast<const int32_t*>(next.packed + 3 * shift)
-                                              : next.claims + shift;
-    at.next_mask_image = next.mask_image + shift;
-}
-
 // The items of a band, tile by tile: its maxima, and its dots with their offset, those of the last tiles in `sums`.
 template <Unary function, Masks masks, Claims claims>
 void pool_items(const FusedPass& pass, const PoolBand& band, ItemSums* sums) {
     constexpr size_t window = 4, most = tile_count / window;  // as many elements as a tile of merged.inl, at most
     const size_t channels = band.channels < most ? band.channels : most, columns = most / channels;
     PoolTile tile{};
+    Tile nothing;
     size_t tiles = 0;
     for (tile.channel = 0; tile.channel < band.channels; tile.channel += channels) {
         tile.channels = band.channels - tile.channel < channels ? band.channels - tile.channel : channels;
         for (tile.column = 0; tile.column < band.columns; tile.column += columns) {
             tile.columns = band.columns - tile.column < columns ? band.columns - tile.column : columns;
             for (size_t item = 0; item < pass.batch; ++item) {
-                MergedRange at = band_of(pass, item);
-                const bool last = item + 1 == pass.batch;
-                const MergedRange next = band_of(pass, last ? 0 : item + 1);
-                look_to<masks, claims>(at, next, last ? 2 * columns * band.channels : 0);
+                const Range range{item, pass.begin, 2 * columns * band.channels};  // to the next tile in the upper row
+                MergedRange at = merged_range(pass, range, look_ahead(pass, range, nothing));
+                at.probe = pass.probes[0] + pass.begin;
                 pool_tile<function, masks, claims>(at, band, tile, band.maxima + item * band.stride, sums[item]);
             }
             if (++tiles % ItemSums::most_tiles == 0)
@@ -109,8 +86,7 @@ inline PoolBanded choose_pool(const FusedPass& pass) {
 
 // The loop for bands of a pass, or null: as find_merge, with an entry of the affine for each channel.
 inline PoolBanded find_pool(const FusedPass& pass, size_t channels) {
-    if (!is_frequent(pass) || pass.image_count != 0 || pass.mask != nullptr) return nullptr;
-    if (channels % lanes != 0 || pass.operations[0].period != channels) return nullptr;
+    if (!is_frequent(pass) || channels % lanes != 0 || pass.operations[0].period != channels) return nullptr;
     return choose_by_end<PoolBanded>(pass, 1, [&](auto end) { return choose_pool<end.value>(pass); });
 }
 

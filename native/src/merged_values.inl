@@ -45,7 +45,7 @@ inline constexpr Merge merge_of_values{merge_values<masked, imaged>, merge_value
 
 // The loops for a pass whose activation passes through, or null: at most one probe image, and no probe.
 inline const Merge* find_values_merge(const FusedPass& pass) {
-    const bool through = pass.activation != nullptr && pass.operation_count == 0 && pass.activation_out == nullptr;
+    const bool through = pass.operation_count == 0 && pass.activation_out == nullptr;
     if (!through || pass.probe_count > 0 || pass.image_count > 1) return nullptr;
     const bool imaged = pass.image_count > 0;
     if (pass.mask != nullptr) return imaged ? &merge_of_values<true, true> : &merge_of_values<true, false>;

@@ -63,9 +63,7 @@ def convert(module: nn.Module, images: np.ndarray) -> Any:
     try:
         with torch.no_grad():
             return openvino.convert_model(module, example_input=torch.from_numpy(images), input=[images.shape])
-    except (
-        Exception
-    ) as error:  # of many kinds, and an engine that cannot run is left out: the other rows are wanted still
+    except Exception as error:  # of many kinds; the other rows are wanted still
         reason = (str(error).splitlines() or [""])[0]
         raise ModelError(f"OpenVINO does not take this network: {type(error).__name__}: {reason}") from error
 

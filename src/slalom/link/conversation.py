@@ -77,10 +77,9 @@ class Conversation:
             self._sequence += 1
             try:
                 self._channel.send([header, *message.parts], message.descriptor)
-            except ChannelClosedError as error:
-                self._answers.join(min(self.timeout_seconds, _LAST_WORDS_SECONDS))  # it may have said why
-                raise afresh(self._answers.end(error)) from None
             except SlalomError as error:
+                if isinstance(error, ChannelClosedError):  # it may have said why
+                    self._answers.join(min(self.timeout_seconds, _LAST_WORDS_SECONDS))
                 raise afresh(self._answers.end(error)) from None
 
     def call(
